@@ -1,0 +1,1 @@
+"""The workbench: command line, notebook panels and app over `spark_kernel`."""
