@@ -263,6 +263,8 @@ class ExclusionReason(StrEnum):
     """The problem record is malformed (skipped on request)."""
     HELD_OUT = "held_out"
     """The problem belongs to the held-out bucket."""
+    REPEATED = "repeated"
+    """The problem already stands in this round (an epoch ended inside it)."""
     PROMPT_TOO_LONG = "prompt_too_long"
     """The prompt does not fit the context, not even in answer view."""
     VERIFIER_TIMEOUT = "verifier_timeout"

@@ -1,0 +1,100 @@
+r"""The one grammar of answers and verdicts: `\boxed{...}`, written and read here and nowhere else.
+
+Prompt, parser, training and test time share it. For answers the last box wins. For verdicts only boxes that hold
+an allowed verdict count, because a judge may quote the candidate's box; boxes that disagree are ambiguous.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from spark_kernel.records import Parse
+
+BOX = re.compile(r"\\boxed\s*\{")
+THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox)\s*\{([^{}]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictReading:
+    """What a judge's output says: `parse` OK with a verdict in its allowed spelling, NONE or AMBIGUOUS without."""
+
+    parse: Parse
+    verdict: str | None = None
+
+
+def write_box(content: str) -> str:
+    r"""`\boxed{content}`."""
+    return rf"\boxed{{{content}}}"
+
+
+def strip_thinking(text: str) -> str:
+    """The text outside `<think>` blocks.
+
+    An unclosed block reaches to the end. A lone `</think>` closes a block that the chat template opened, so
+    everything before it is thinking.
+    """
+    text = THINKING.sub("", text)
+    return text.rpartition("</think>")[2]
+
+
+def read_boxes(text: str) -> list[str]:
+    r"""The contents of every closed `\boxed{...}`, nested braces included, in reading order.
+
+    A backslash-escaped brace does not count as a brace. A box inside another box is part of the outer one. An
+    unclosed box is skipped. Linear in the text's length.
+    """
+    contents = []
+    position = 0
+    while match := BOX.search(text, position):
+        end = _closing_brace(text, match.end())
+        if end is None:
+            position = match.end()
+            if not BOX.search(text, position):
+                break
+            continue
+        contents.append(text[match.end() : end].strip())
+        position = end + 1
+    return contents
+
+
+def read_answer(text: str) -> str | None:
+    """The content of the last box that is not empty, outside thinking; None if there is none."""
+    filled = [content for content in read_boxes(strip_thinking(text)) if content]
+    return filled[-1] if filled else None
+
+
+def read_verdict(text: str, allowed: Iterable[str]) -> VerdictReading:
+    """The verdict a judge gives, in the spelling of `allowed`; case, a full stop and `\\text{}` are forgiven."""
+    spelling = {verdict.casefold(): verdict for verdict in allowed}
+    found = {
+        spelling[content]
+        for content in map(_normalise_verdict, read_boxes(strip_thinking(text)))
+        if content in spelling
+    }
+    if not found:
+        return VerdictReading(Parse.NONE)
+    if len(found) > 1:
+        return VerdictReading(Parse.AMBIGUOUS)
+    return VerdictReading(Parse.OK, found.pop())
+
+
+def _normalise_verdict(content: str) -> str:
+    return TEXT_COMMAND.sub(r"\1", content).strip().strip(".!").strip().casefold()
+
+
+def _closing_brace(text: str, start: int) -> int | None:
+    depth = 1
+    position = start
+    while position < len(text):
+        character = text[position]
+        if character == "\\":
+            position += 2
+            continue
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return position
+        position += 1
+    return None
