@@ -26,9 +26,7 @@ from spark_kernel.errors import InputError
 class Section(BaseModel):
     """Base of every section: immutable, unknown fields refused, attribute docstrings serve as help texts."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
 
 
 class LoraSection(Section):
@@ -187,9 +185,7 @@ class ObjectiveSection(Section):
     """Estimator of the KL divergence."""
     kinds: Literal["own", "pooled"] = "own"
     """Each kind normalised over its own loss tokens, or all kinds of a period pooled (faithful)."""
-    kind_weights: dict[Literal["solve", "pointwise", "pairwise", "reflection"], float] = Field(
-        default_factory=dict
-    )
+    kind_weights: dict[Literal["solve", "pointwise", "pairwise", "reflection"], float] = Field(default_factory=dict)
     """Weight of each kind's loss; 1 where absent."""
     negative_advantage_scale: float = Field(1.0, gt=0.0, le=1.0)
     """Negative advantages are multiplied by this."""
@@ -271,9 +267,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
         if not (self.period.train_policy or self.period.train_reward):
-            raise ValueError(
-                "period.train_policy and period.train_reward are both off: there is nothing to train"
-            )
+            raise ValueError("period.train_policy and period.train_reward are both off: there is nothing to train")
         if self.period.train_reward and not self.recycle.recycles:
             raise ValueError(
                 "period.train_reward is on but recycle.pointwise, recycle.pairwise and recycle.reflection are all "
@@ -306,9 +300,7 @@ class RunConfig(Section):
 def preset_names() -> list[str]:
     """The presets that ship with the package."""
     folder = resources.files("spark_kernel") / "presets"
-    return sorted(
-        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
-    )
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def load_config(source: str | Path | Mapping[str, Any], **overrides: Any) -> RunConfig:

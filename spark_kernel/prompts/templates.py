@@ -26,12 +26,8 @@ ANSWER = "<answer>\n{candidate}\n</answer>\n"
 PAIR = "<answer_a>\n{first}\n</answer_a>\n<answer_b>\n{second}\n</answer_b>\n"
 
 TEMPLATES: tuple[Template, ...] = (
-    Template(
-        "solve-1", Kind.SOLVE, r"{question}" + "\n" + r"Work it out, then give the final answer in \boxed{}."
-    ),
-    Template(
-        "solve-2", Kind.SOLVE, r"{question}" + "\n" + r"Show your steps and end with the answer in \boxed{}."
-    ),
+    Template("solve-1", Kind.SOLVE, r"{question}" + "\n" + r"Work it out, then give the final answer in \boxed{}."),
+    Template("solve-2", Kind.SOLVE, r"{question}" + "\n" + r"Show your steps and end with the answer in \boxed{}."),
     Template(
         "solve-3",
         Kind.SOLVE,
@@ -40,9 +36,7 @@ TEMPLATES: tuple[Template, ...] = (
     Template(
         "pointwise-1",
         Kind.POINTWISE,
-        PROBLEM
-        + ANSWER
-        + r"Is this answer correct? Work it out yourself, then write \boxed{Yes} or \boxed{No}.",
+        PROBLEM + ANSWER + r"Is this answer correct? Work it out yourself, then write \boxed{Yes} or \boxed{No}.",
     ),
     Template(
         "pointwise-2",
@@ -55,9 +49,7 @@ TEMPLATES: tuple[Template, ...] = (
     Template(
         "pointwise-3",
         Kind.POINTWISE,
-        PROBLEM
-        + ANSWER
-        + r"Work it out yourself, then judge the answer: \boxed{A} means {a}, \boxed{B} means {b}.",
+        PROBLEM + ANSWER + r"Work it out yourself, then judge the answer: \boxed{A} means {a}, \boxed{B} means {b}.",
         letters=True,
     ),
     Template(

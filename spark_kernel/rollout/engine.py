@@ -107,9 +107,7 @@ class RolloutEngine(Protocol):
         """
         ...
 
-    def score(
-        self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]
-    ) -> list[list[list[float]]]:
+    def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
         """Log-probabilities, at temperature 1, of given output tokens: [prompt][output][T]. Seeds are ignored."""
         ...
 
