@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 
 from spark_kernel.keyed_random import content_hash, keyed_random
@@ -30,6 +30,18 @@ IMAGE_MARK = "<image>"
 PLACE = re.compile(r"\{(question|candidate|first|second|a|b)\}")
 OWN_TAG = re.compile(r"<(/?)(problem|answer|answer_a|answer_b)>", re.IGNORECASE)
 MEANING = {"Yes": "correct", "No": "not correct"}
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenPrompt:
+    """A prompt that needs no label: what test time asks, and what a task is made from.
+
+    `label_map`: for a pointwise prompt that asks for letters, what each letter means.
+    """
+
+    template_id: str
+    messages: tuple[Message, ...]
+    label_map: Mapping[str, str] | None = None
 
 
 def solve_task(problem: Problem, *, seed: int, round: int) -> Task:
@@ -55,14 +67,13 @@ def pointwise_task(
 ) -> Task:
     """ "Is this answer correct?" for a scored rollout; label "Yes" or "No" from its verifier."""
     task, rng = _recycled(Kind.POINTWISE, problem, (candidate,), origin, view, mixed, seed, round)
-    template = rng.choice(templates_of(Kind.POINTWISE))
-    letters = draw_letters(rng) if template.letters else None
+    written = pointwise_prompt(problem, candidate.text, view, rng)
     return replace(
         task,
-        template_id=template.id,
+        template_id=written.template_id,
         label="Yes" if _is_correct(candidate) else "No",
-        label_map=letters,
-        messages=fill(template, problem, {"candidate": show(candidate.text, view)} | letter_places(letters)),
+        label_map=written.label_map,
+        messages=written.messages,
         verifier="verdict",
     )
 
@@ -83,7 +94,6 @@ def pairwise_task(
     template = rng.choice(templates_of(Kind.PAIRWISE))
     gold_position = rng.choice(("A", "B"))
     first, second = (correct, wrong) if gold_position == "A" else (wrong, correct)
-    places = {"first": show(first.text, view), "second": show(second.text, view)}
     return replace(
         task,
         template_id=template.id,
@@ -91,7 +101,7 @@ def pairwise_task(
         gold_position=gold_position,
         sources=(first.id, second.id),
         source_correct=(_is_correct(first), _is_correct(second)),
-        messages=fill(template, problem, places),
+        messages=pairwise_prompt(problem, template, first.text, second.text, view).messages,
         verifier="verdict",
     )
 
@@ -101,14 +111,34 @@ def reflection_task(
 ) -> Task:
     """ "Check this earlier answer", in the same neutral words whether it was correct or not; label gold."""
     task, rng = _recycled(Kind.REFLECTION, problem, (candidate,), origin, view, mixed, seed, round)
-    template = rng.choice(templates_of(Kind.REFLECTION))
+    written = reflection_prompt(problem, candidate.text, view, rng)
     return replace(
         task,
-        template_id=template.id,
+        template_id=written.template_id,
         label=problem.gold,
-        messages=fill(template, problem, {"candidate": show(candidate.text, view)}),
+        messages=written.messages,
         verifier=problem.verifier,
     )
+
+
+def pointwise_prompt(problem: Problem, text: str, view: View, rng: Random) -> WrittenPrompt:
+    """ "Is this answer correct?" about a response; `rng` draws the template, then its letters if it has any."""
+    template = rng.choice(templates_of(Kind.POINTWISE))
+    letters = draw_letters(rng) if template.letters else None
+    places = {"candidate": show(text, view)} | letter_places(letters)
+    return WrittenPrompt(template.id, fill(template, problem, places), letters)
+
+
+def pairwise_prompt(problem: Problem, template: Template, first: str, second: str, view: View) -> WrittenPrompt:
+    """ "Which of the two is correct?" about two responses in the order given; draws nothing."""
+    places = {"first": show(first, view), "second": show(second, view)}
+    return WrittenPrompt(template.id, fill(template, problem, places))
+
+
+def reflection_prompt(problem: Problem, text: str, view: View, rng: Random) -> WrittenPrompt:
+    """ "Check this earlier answer" about a response; `rng` draws the template."""
+    template = rng.choice(templates_of(Kind.REFLECTION))
+    return WrittenPrompt(template.id, fill(template, problem, {"candidate": show(text, view)}))
 
 
 def show(text: str, view: View) -> str:
