@@ -1,0 +1,184 @@
+"""From messages to token ids and model inputs, for text models and vision-language models alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spark_kernel.errors import InputError, ModelError
+from spark_kernel.records import ImagePart, Message, TextPart
+from spark_kernel.rollout.engine import Prompt
+
+ENCODING_CACHE = 20_000
+MAX_IMAGE_PIXELS = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBatch:
+    """Left-padded prompts as model inputs.
+
+    `input_ids`, `attention_mask`, `position_ids`: [B, T]. `images`: the processor's image tensors, empty without
+    images. `lengths`: real tokens of each prompt [B].
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    images: Mapping[str, Tensor]
+    lengths: tuple[int, ...]
+
+    def model_inputs(self) -> dict[str, Tensor]:
+        """The keyword arguments of the model's forward pass."""
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+            **self.images,
+        }
+
+
+class PromptEncoder:
+    """A tokenizer, and the image processor of a model that has eyes.
+
+    Text that happens to spell a special token (a candidate answer with "<|im_end|>" or "<image>" in it) is model
+    or user text, not structure: it is broken apart before the chat template is applied.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with a chat template and an end-of-sequence token.
+        processor: the model's processor where it reads images, else None.
+        eos_ids: every token that ends an output.
+
+    Raises:
+        ModelError: no chat template, or no end-of-sequence token.
+    """
+
+    def __init__(self, tokenizer: Any, processor: Any | None, eos_ids: Sequence[int], name: str) -> None:
+        self.tokenizer = tokenizer
+        self.processor = processor
+        self.eos_ids = tuple(eos_ids)
+        self.name = name
+        template_owner = processor if processor is not None else tokenizer
+        if not getattr(template_owner, "chat_template", None):
+            raise ModelError(
+                f"The model {name} has no chat template, so its prompts cannot be written: use an instruction-tuned "
+                "model, or add a chat_template.jinja to its folder."
+            )
+        if not self.eos_ids:
+            raise ModelError(
+                f"The tokenizer of {name} has no end-of-sequence token, so outputs would never end: set eos_token in "
+                "its tokenizer_config.json or eos_token_id in generation_config.json."
+            )
+        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos_ids[0]
+        specials = set(tokenizer.all_special_tokens)
+        specials |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        if processor is not None and getattr(processor, "image_token", None):
+            specials.add(str(processor.image_token))
+        self._specials = sorted((token for token in specials if len(token) > 1), key=len, reverse=True)
+        self._ids_of = lru_cache(maxsize=ENCODING_CACHE)(self._encode_text)
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model takes images."""
+        return self.processor is not None
+
+    def chat_text(self, messages: Sequence[Message]) -> str:
+        """The messages under the chat template, up to where the assistant begins."""
+        chat = [self._harmless(message).to_chat() for message in messages]
+        owner = self.processor if self.processor is not None else self.tokenizer
+        if self.processor is not None:
+            chat = [_with_parts(message) for message in chat]
+        return str(owner.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+    def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """The token ids of a prompt, image tokens included."""
+        if not prompt.images:
+            return self._ids_of(prompt.messages)
+        batch = self._process([prompt])
+        return tuple(int(token) for token in batch["input_ids"][0])
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """The length of a prompt in tokens."""
+        return len(self.prompt_ids(prompt))
+
+    def collate(self, prompts: Sequence[Prompt], device: torch.device) -> PromptBatch:
+        """Left-padded model inputs for some prompts.
+
+        Raises:
+            InputError: images for a model without eyes.
+        """
+        if any(prompt.images for prompt in prompts):
+            batch = self._process(prompts)
+            mask = batch.pop("attention_mask").to(device)
+            ids = batch.pop("input_ids").to(device)
+            images = {name: tensor.to(device) for name, tensor in batch.items()}
+        else:
+            rows = [self.prompt_ids(prompt) for prompt in prompts]
+            width = max(len(row) for row in rows)
+            ids = torch.tensor([[self.pad_id] * (width - len(row)) + list(row) for row in rows], device=device)
+            mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+            images = {}
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        return PromptBatch(ids, mask, positions, images, tuple(int(n) for n in mask.sum(dim=1)))
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Output token ids as text, special tokens left out."""
+        return [str(t) for t in self.tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=True)]
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """The token ids of a bare piece of text, without special tokens added."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _encode_text(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
+        return self.text_ids(self.chat_text(messages))
+
+    def _process(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """All prompts through the image processor, in one left-padded batch."""
+        if self.processor is None:
+            raise InputError(
+                f"The model {self.name} reads no images, but {prompts[0].task_id} has some: "
+                "use a vision-language model."
+            )
+        from spark_kernel.problems.images import open_image  # needs PIL, which a text-only machine may lack
+
+        texts = [self.chat_text(prompt.messages) for prompt in prompts]
+        images = [[open_image(path, MAX_IMAGE_PIXELS) for path in self._placed(prompt)] for prompt in prompts]
+        batch = self.processor(
+            text=texts,
+            images=images,
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+            return_tensors="pt",
+        )
+        return {name: tensor for name, tensor in batch.items() if isinstance(tensor, Tensor)}
+
+    def _placed(self, prompt: Prompt) -> list[Any]:
+        """The image files in the order in which the messages show them."""
+        return [
+            prompt.images[part.index]
+            for message in prompt.messages
+            for part in message.parts
+            if isinstance(part, ImagePart)
+        ]
+
+    def _harmless(self, message: Message) -> Message:
+        parts = tuple(TextPart(self._broken(p.text)) if isinstance(p, TextPart) else p for p in message.parts)
+        return Message(message.role, parts)
+
+    def _broken(self, text: str) -> str:
+        for token in self._specials:
+            if token in text:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+
+def _with_parts(message: dict[str, Any]) -> dict[str, Any]:
+    """Processors' chat templates expect a list of parts even where there is only text."""
+    if isinstance(message["content"], str):
+        return {**message, "content": [{"type": "text", "text": message["content"]}]}
+    return message

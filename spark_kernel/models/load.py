@@ -1,0 +1,228 @@
+"""Finding and loading a model: hub id, folder, GGUF file, built-in or downloaded name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from spark_kernel.errors import ModelError
+from spark_kernel.models.encoder import PromptEncoder
+from spark_kernel.models.settings import ModelSettings
+
+BUILT_IN = {"builtin:starter": "starter"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model on its device, with its encoder.
+
+    `model` is the plain Hugging Face model, before any adapter. `autocast`: the arithmetic runs in bfloat16 over
+    float32 weights. `context_length`: most tokens of prompt and output together.
+    """
+
+    model: Any
+    encoder: PromptEncoder
+    device: torch.device
+    autocast: bool
+    context_length: int
+
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """The precision in which sampling and training compute; both must use the same."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            yield
+
+
+def models_folder() -> Path:
+    """Where `workbench models get` puts models: $SPARK_MODELS, else spark-workbench/models in the user's cache."""
+    if folder := os.environ.get("SPARK_MODELS"):
+        return Path(folder).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "spark-workbench" / "models"
+
+
+def resolve_model(path: str) -> str:
+    """A model reference as a folder, a GGUF file, or else a hub id.
+
+    Raises:
+        ModelError: a path that does not exist, or an unknown built-in name.
+    """
+    if path.startswith("builtin:"):
+        if path not in BUILT_IN:
+            raise ModelError(f'There is no built-in model "{path}"; there is {", ".join(BUILT_IN)}.')
+        return str(resources.files("spark_kernel.models") / BUILT_IN[path])
+    if (models_folder() / path / "config.json").is_file():
+        return str(models_folder() / path)
+    local = Path(path).expanduser()
+    if path.endswith(".gguf"):
+        if not local.is_file():
+            raise ModelError(f"There is no GGUF file {path}.")
+        return str(local)
+    if local.is_dir():
+        if not (local / "config.json").is_file():
+            raise ModelError(f"The folder {path} holds no config.json, so it is no Hugging Face model folder.")
+        return str(local)
+    looks_like_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~"))
+    if not looks_like_hub_id:
+        raise ModelError(
+            f'There is no model "{path}": give a folder, a .gguf file, a hub id (owner/name), {", ".join(BUILT_IN)}, '
+            "or a name that `workbench models list` shows (`workbench models get NAME` downloads one)."
+        )
+    return path
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The torch device for a setting.
+
+    Raises:
+        ModelError: a device that this machine or this torch does not have.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ModelError(f'model.device = "{wanted}" is refused: auto, cpu, cuda or cuda:N.') from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            f'model.device = "{wanted}", but torch {torch.__version__} finds no CUDA device here: use cpu.'
+        )
+    return device
+
+
+def load_model(settings: ModelSettings) -> LoadedModel:
+    """Load model and encoder; dropout off, evaluation mode.
+
+    Raises:
+        ModelError: the model cannot be found, read, or used for chat.
+    """
+    source = resolve_model(settings.path)
+    device = pick_device(settings.device)
+    encoder, config = _load_encoder(settings, source)
+    dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
+    model: Any = _from_pretrained(settings, source, config, dtype)
+    model.to(device)
+    model.eval()
+    text_config = model.config.get_text_config()
+    return LoadedModel(
+        model=model,
+        encoder=encoder,
+        device=device,
+        autocast=settings.dtype == "auto" and device.type == "cuda",
+        context_length=int(getattr(text_config, "max_position_embeddings", 0) or 2**31),
+    )
+
+
+def load_encoder(settings: ModelSettings) -> PromptEncoder:
+    """The encoder alone, for checks that come before the weights are loaded.
+
+    Raises:
+        ModelError: as `load_model`.
+    """
+    return _load_encoder(settings, resolve_model(settings.path))[0]
+
+
+def _load_encoder(settings: ModelSettings, source: str) -> tuple[PromptEncoder, Any]:
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    keywords = _keywords(settings, source)
+    folder = _folder_of(source)
+    with _explained(settings.path):
+        config = AutoConfig.from_pretrained(folder, **keywords)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **keywords)
+    processor = _load_processor(settings, folder) if getattr(config, "vision_config", None) is not None else None
+    try:
+        generation_eos = GenerationConfig.from_pretrained(folder, revision=settings.revision or "main").eos_token_id
+    except OSError:  # no generation_config.json: the tokenizer's token has to do
+        generation_eos = None
+    listed = generation_eos if isinstance(generation_eos, list) else [generation_eos]
+    eos_ids = dict.fromkeys(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
+    return PromptEncoder(tokenizer, processor, tuple(eos_ids), settings.path), config
+
+
+def _load_processor(settings: ModelSettings, folder: str) -> Any:
+    from transformers import AutoProcessor
+
+    with _explained(settings.path):
+        try:
+            return AutoProcessor.from_pretrained(
+                folder,
+                revision=settings.revision or "main",
+                trust_remote_code=settings.trust_remote_code,
+                use_fast=_has_torchvision(),
+            )
+        except ImportError as error:
+            raise ModelError(
+                f"The image processor of {settings.path} needs a package that is missing here: {_one_line(error)}."
+            ) from None
+
+
+def _from_pretrained(settings: ModelSettings, source: str, config: Any, dtype: torch.dtype) -> nn.Module:
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    with_eyes = getattr(config, "vision_config", None) is not None
+    auto = AutoModelForImageTextToText if with_eyes else AutoModelForCausalLM
+    with _explained(settings.path):
+        model = auto.from_pretrained(_folder_of(source), dtype=dtype, **_keywords(settings, source))
+    if source.endswith(".gguf"):
+        return _plain_copy(auto, model, dtype)
+    return model
+
+
+def _plain_copy(auto: Any, model: Any, dtype: torch.dtype) -> nn.Module:
+    """A GGUF model as an ordinary one: as loaded it counts as quantized and refuses to be saved."""
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = auto.from_config(config, dtype=dtype)
+    plain.load_state_dict(model.state_dict())
+    plain.generation_config = model.generation_config
+    return plain
+
+
+def _keywords(settings: ModelSettings, source: str) -> dict[str, Any]:
+    keywords: dict[str, Any] = {
+        "revision": settings.revision or "main",
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    if source.endswith(".gguf"):
+        keywords["gguf_file"] = Path(source).name
+    return keywords
+
+
+def _folder_of(source: str) -> str:
+    return str(Path(source).parent) if source.endswith(".gguf") else source
+
+
+def _has_torchvision() -> bool:
+    from transformers.utils.import_utils import is_torchvision_available
+
+    return bool(is_torchvision_available())
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Turn what transformers raises for a missing, damaged or unreachable model into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        if path.count("/") == 1 and not Path(path).exists():
+            raise ModelError(
+                f"The model {path} is neither a folder here nor could it be fetched from the hub "
+                f"({_one_line(error)}). Check the name and the network, or give a folder."
+            ) from error
+        raise ModelError(f"The model {path} cannot be loaded: {_one_line(error)}.") from error
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text[:200].rstrip(".") or type(error).__name__

@@ -1,0 +1,164 @@
+"""The policy: the one set of weights that is trained, and its version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spark_kernel.errors import ModelError, StaleEngineError
+from spark_kernel.models.load import LoadedModel, load_model
+from spark_kernel.models.settings import LoraSettings, ModelSettings
+
+
+class Policy:
+    """A model that is being trained, with or without adapters.
+
+    `network` is what computes (with peft: the wrapped model's inner model, adapters in place). `version` counts
+    completed updates; in mid-update there is none.
+    """
+
+    def __init__(self, loaded: LoadedModel, lora: LoraSettings | None = None, seed: int = 0) -> None:
+        self.loaded = loaded
+        self.encoder = loaded.encoder
+        self.device = loaded.device
+        self._peft: Any | None = None
+        self._version: int | None = 0
+        if lora is not None:
+            self._peft = _add_adapters(loaded.model, lora, seed)
+        self.network: Any = self._peft.get_base_model() if self._peft is not None else loaded.model
+        for module in self.network.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+
+    @property
+    def version(self) -> int:
+        """Completed updates.
+
+        Raises:
+            StaleEngineError: the weights are in mid-update.
+        """
+        if self._version is None:
+            raise StaleEngineError("The policy is in mid-update: finish the update before sampling or scoring.")
+        return self._version
+
+    def begin_update(self) -> None:
+        """From here to `finish_update` the weights have no version."""
+        self._version = None
+
+    def finish_update(self, version: int) -> None:
+        """The weights are those of this version."""
+        self._version = version
+
+    @property
+    def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Names and parameters that the optimizer moves."""
+        return [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
+
+    @contextmanager
+    def initial(self) -> Iterator[Any]:
+        """The network as it was at the start of the run, where adapters that began at zero can be switched off.
+
+        Raises:
+            ModelError: all weights are trained; a frozen copy is needed.
+        """
+        if self._peft is None:
+            raise ModelError("All weights are trained: the initial policy needs a frozen copy.")
+        with self._peft.disable_adapter():
+            yield self.network
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether adapters are trained rather than all weights."""
+        return self._peft is not None
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Full weights under the base model's names, adapters merged; tied weights once."""
+        if self._peft is None:
+            yield from self.network.state_dict().items()
+            return
+        self._peft.merge_adapter()
+        try:
+            for name, tensor in self.network.state_dict().items():
+                if "lora_" not in name:
+                    yield name.replace(".base_layer.", "."), tensor.clone()
+        finally:
+            self._peft.unmerge_adapter()
+
+    def adapter(self) -> Mapping[str, Tensor] | None:
+        """The adapter's tensors, or None where all weights are trained."""
+        if self._peft is None:
+            return None
+        return {name: parameter.detach() for name, parameter in self.trainable}
+
+    def save(self, folder: Path) -> None:
+        """A Hugging Face folder: the whole model, or a peft adapter folder; safetensors, with the tokenizer."""
+        owner = self._peft if self._peft is not None else self.network
+        owner.save_pretrained(folder, safe_serialization=True)
+        tokenizer = self.encoder.processor if self.encoder.processor is not None else self.encoder.tokenizer
+        tokenizer.save_pretrained(folder)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The trained tensors by name, as they are: what a checkpoint must restore exactly."""
+        return {name: parameter.detach() for name, parameter in self.trainable}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put trained tensors back.
+
+        Raises:
+            ModelError: names or shapes differ from this model's.
+        """
+        own = dict(self.trainable)
+        if own.keys() != tensors.keys():
+            odd = sorted(own.keys() ^ tensors.keys())[:3]
+            raise ModelError(f"The stored weights are another model's: they differ in {', '.join(odd)}.")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                if parameter.shape != tensors[name].shape:
+                    raise ModelError(
+                        f"The stored weights are another model's: {name} has shape {tuple(tensors[name].shape)}, "
+                        f"not {tuple(parameter.shape)}."
+                    )
+                parameter.copy_(tensors[name])
+
+
+def load_policy(settings: ModelSettings) -> Policy:
+    """The model of the settings as a policy at version 0.
+
+    Raises:
+        ModelError: it cannot be loaded, or no module matches the adapter's targets.
+    """
+    return Policy(load_model(settings), settings.lora, settings.seed)
+
+
+def _add_adapters(model: Any, lora: LoraSettings, seed: int) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    targets: Any = list(lora.target_modules)
+    if targets == ["all-linear"]:
+        targets = "all-linear"
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=0.0,
+        target_modules=targets,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return get_peft_model(model, config, autocast_adapter_dtype=True)
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+        raise ModelError(
+            f"model.lora.target_modules = {list(lora.target_modules)} match no module of this model; it has "
+            f"{', '.join(linear)} (or use all-linear)."
+        ) from None
