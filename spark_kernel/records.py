@@ -322,9 +322,9 @@ class Recycled:
 class KindStats:
     """One line of a round's report: the on-policy figures of one kind and origin in one period.
 
-    Counts: `n` rollouts with a reward, `groups`, `missing` rollouts without a reward. Rates lie in [0, 1].
-    `reward_low`, `reward_high`: 95 % interval of the mean reward, clustered by problem.
-    `length_mean`: tokens per output. `seconds`: sampling seconds of these rollouts, summed.
+    Counts: `n` rollouts with a reward, `groups`, `missing` rollouts without a reward. Rates lie in [0, 1]; a figure
+    without observations is None. `reward_low`, `reward_high`: 95 % interval of the mean reward, clustered by problem
+    (None for a single problem). `truncated` and `length_mean` (tokens per output) are over all rollouts.
     """
 
     period: Period
@@ -333,19 +333,20 @@ class KindStats:
     n: int
     groups: int
     missing: int
-    reward_mean: float
-    reward_low: float
-    reward_high: float
-    accuracy: float
-    unparseable: float
-    truncated: float
-    length_mean: float
-    all_correct: float
-    mixed: float
-    all_wrong: float
-    zero_variance: float
+    reward_mean: float | None
+    reward_low: float | None
+    reward_high: float | None
+    accuracy: float | None
+    unparseable: float | None
+    truncated: float | None
+    length_mean: float | None
+    all_correct: float | None
+    mixed: float | None
+    all_wrong: float | None
+    zero_variance: float | None
     judge: Mapping[str, float] | None = None
-    """Judge figures for pointwise and pairwise (`evaluate.judge_metrics`), None for other kinds."""
+    """Judge figures for pointwise and pairwise (`evaluate.judge_metrics`), undefined ones left out; None for other
+    kinds."""
 
 
 @dataclass(frozen=True, slots=True)
