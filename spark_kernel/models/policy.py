@@ -102,9 +102,17 @@ class Policy:
         tokenizer = self.encoder.processor if self.encoder.processor is not None else self.encoder.tokenizer
         tokenizer.save_pretrained(folder)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The trained tensors by name, as they are: what a checkpoint must restore exactly."""
-        return {name: parameter.detach() for name, parameter in self.trainable}
+    def load_adapter(self, folder: Path) -> None:
+        """Put the adapter of a peft folder back.
+
+        Raises:
+            ModelError: it does not fit this model.
+        """
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        result: Any = set_peft_model_state_dict(self._peft, load_peft_weights(str(folder), device="cpu"))
+        if result.unexpected_keys:
+            raise ModelError(f"The stored adapter is another model's: it has {result.unexpected_keys[0]}.")
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Put trained tensors back.

@@ -1,0 +1,331 @@
+"""One update of the policy from a period's scored groups.
+
+    select rollouts -> cut into optimizer steps -> (old log-probabilities) ->
+    per step: micro-batches -> token log-probabilities -> loss -> backward;  clip -> step
+
+The gradient of an optimizer step does not depend on how it was cut into micro-batches: every token loss is divided
+by the number of loss tokens of the whole step, kind by kind.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spark_kernel.errors import NonFiniteError, Stopped
+from spark_kernel.keyed_random import content_hash
+from spark_kernel.learner.progress import Totals, UpdateProgress
+from spark_kernel.learner.schedule import learning_rate
+from spark_kernel.learner.selection import TrainingGroup, micro_batches, minibatches, select
+from spark_kernel.learner.settings import LearnerSettings
+from spark_kernel.models.group_forward import padded_hidden, shared_prefix_hidden
+from spark_kernel.models.policy import Policy
+from spark_kernel.models.token_logprobs import output_projection, token_logprobs
+from spark_kernel.objective.losses import clipped_surrogate, kl_estimate, normaliser, token_weights
+from spark_kernel.objective.settings import ObjectiveSettings
+from spark_kernel.records import Exclusion, Group, Period, UpdateStats
+from spark_kernel.rollout.engine import StopCheck
+
+
+class Learner:
+    """Owns the optimizer and moves the policy.
+
+    Args:
+        policy: the model; at construction it must hold the run's *initial* weights, the KL reference.
+        objective: the loss.
+        settings: optimizer, schedule, batching.
+        images_root: the folder that image paths of tasks are relative to.
+    """
+
+    def __init__(
+        self, policy: Policy, objective: ObjectiveSettings, settings: LearnerSettings, *, images_root: Path
+    ) -> None:
+        self.policy = policy
+        self.objective = objective
+        self.settings = settings
+        self.images_root = images_root
+        self.steps_taken = 0
+        self.progress: UpdateProgress | None = None
+        self.shared_prefix = settings.shared_prefix
+        self.notes: tuple[str, ...] = ()
+        if settings.shared_prefix and getattr(policy.network, "is_gradient_checkpointing", False):
+            self.shared_prefix = False
+            self.notes = ("The shared prefix is off: gradient checkpointing and a cached prompt exclude each other.",)
+        self.optimizer = torch.optim.AdamW(
+            [parameter for _, parameter in policy.trainable],
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=policy.device.type in ("cpu", "cuda"),
+        )
+        needs_copy = objective.beta > 0 and not policy.has_adapter
+        self._reference: Any | None = copy.deepcopy(policy.network).requires_grad_(False) if needs_copy else None
+
+    def update(
+        self,
+        groups: Sequence[Group],
+        *,
+        period: Period,
+        round: int,
+        on_progress: Callable[[int, int], None] = lambda _done, _all: None,
+        check_stop: StopCheck = lambda: None,
+    ) -> tuple[UpdateStats, tuple[Exclusion, ...]]:
+        """Train on a period's groups; the policy's version goes up by one.
+
+        Calling it again with the same groups after a stop goes on where the stop came; the gradients of the
+        unfinished optimizer step were discarded.
+
+        Args:
+            groups: verified groups with advantages.
+            period: for the order of groups and the report.
+            round: likewise.
+            on_progress: called with (optimizer steps done, optimizer steps in all).
+            check_stop: called between micro-batches; raises `Stopped`.
+
+        Returns:
+            What the update did, and every rollout that was left out of the loss.
+
+        Raises:
+            Stopped: raised by `check_stop`; `progress` holds what is needed to go on.
+            NonFiniteError: a NaN or infinity in loss or gradient; nothing of that step was applied.
+        """
+        started = time.perf_counter()
+        selected, exclusions = select(groups, self.objective, round=round, images_root=self.images_root)
+        steps = minibatches(
+            selected,
+            self.settings.minibatch_sequences,
+            epochs=self.settings.epochs,
+            seed=self.settings.seed,
+            period=period,
+            round=round,
+        )
+        key = content_hash(period, round, *(r.id for g in selected for r in g.rollouts), length=32)
+        progress = self.progress
+        try:
+            if progress is None or progress.key != key:
+                progress = UpdateProgress(key, self.policy.version, 0, None, Totals())
+                if len(steps) > 1:
+                    progress.old_logprobs = self._all_logprobs(selected, check_stop)
+                    _add_mismatch_of(progress, selected)
+                self.progress = progress
+            self.policy.begin_update()
+            for index in range(progress.steps_done, len(steps)):
+                totals = self._optimizer_step(steps[index], progress, check_stop)
+                progress.totals.absorb(totals)
+                progress.steps_done = index + 1
+                on_progress(index + 1, len(steps))
+        except (Stopped, NonFiniteError):
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.progress is not None:
+                self.progress.seconds += time.perf_counter() - started
+                if self.progress.steps_done == 0:
+                    self.policy.finish_update(self.progress.version)
+            raise
+        self.policy.finish_update(progress.version + 1)
+        self.progress = None
+        seconds = progress.seconds + time.perf_counter() - started
+        return self._stats(period, progress, len(steps), selected, seconds), tuple(exclusions)
+
+    def _optimizer_step(self, step: list[TrainingGroup], progress: UpdateProgress, check_stop: StopCheck) -> Totals:
+        """Gradient of one step over all its micro-batches, then one move of the optimizer."""
+        totals = Totals()
+        divisors = self._divisors(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        for batch in self._micro_batches(step):
+            check_stop()
+            self._backward(batch, divisors, progress, totals)
+        check_stop()
+        parameters = [parameter for _, parameter in self.policy.trainable]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        if not torch.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteError(_non_finite("gradient", step))
+        rate = learning_rate(self.steps_taken, self.settings)
+        for parameter_group in self.optimizer.param_groups:
+            parameter_group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps_taken += 1
+        totals.add("grad_norm", float(norm))
+        totals.add("steps", 1)
+        return totals
+
+    def _backward(
+        self, batch: list[TrainingGroup], divisors: dict[str, float], progress: UpdateProgress, totals: Totals
+    ) -> None:
+        """Forward and backward pass of one micro-batch; sums for the report are added to `totals`."""
+        rollouts = [rollout for group in batch for rollout in group.rollouts]
+        device = self.policy.device
+        lengths = torch.tensor([len(rollout.token_ids) for rollout in rollouts], device=device)
+        with self.policy.loaded.arithmetic():
+            logprobs, entropy = self._logprobs(self.policy.network, batch)
+        if progress.old_logprobs is None:
+            old = logprobs.detach()
+            sampled = torch.tensor([x for rollout in rollouts for x in rollout.logprobs], device=device)
+            _add_mismatch(totals, old, sampled)
+        else:
+            old = torch.cat([progress.old_logprobs[rollout.id] for rollout in rollouts]).to(device)
+        advantages = torch.tensor([self._advantage(rollout.advantage) for rollout in rollouts], device=device)
+        loss, ratio, clipped = clipped_surrogate(
+            logprobs,
+            old,
+            advantages.repeat_interleave(lengths),
+            eps_low=self.objective.eps_low,
+            eps_high=self.objective.eps_high,
+        )
+        kl = torch.zeros_like(loss)
+        if self.objective.beta > 0:
+            kl = kl_estimate(logprobs, self._reference_logprobs(batch), estimator=self.objective.kl_estimator)
+            loss = loss + self.objective.beta * kl
+        weights = token_weights(
+            lengths, aggregation=self.objective.aggregation, constant_length=self.objective.constant_length
+        )
+        scale = torch.tensor([divisors[group.kind] for group in batch for _ in group.rollouts], device=device)
+        total = (loss * (weights * scale).repeat_interleave(lengths)).sum()
+        if not torch.isfinite(total):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteError(_non_finite("loss", batch))
+        total.backward()
+        sums = {"loss": loss, "kl": kl, "entropy": entropy, "clip_share": clipped, "ratio": ratio}
+        totals.add("total_loss", float(total.detach()))
+        _add_sums(totals, batch, lengths, {name: value.detach() for name, value in sums.items()})
+
+    def _divisors(self, step: list[TrainingGroup]) -> dict[str, float]:
+        """What each kind's token losses are multiplied by: its weight over the step's normaliser."""
+        aggregation = self.objective.aggregation
+        counts: dict[str, tuple[int, int]] = {}
+        for group in step:
+            name = "all" if self.objective.pooled_kinds else str(group.kind)
+            sequences, tokens = counts.get(name, (0, 0))
+            counts[name] = (sequences + len(group.rollouts), tokens + group.loss_tokens)
+        divisors = {}
+        for kind in {group.kind for group in step}:
+            sequences, tokens = counts["all" if self.objective.pooled_kinds else str(kind)]
+            weight = self.objective.kind_weights.get(kind, 1.0)
+            divisors[str(kind)] = weight / normaliser(sequences, tokens, aggregation=aggregation)
+        return divisors
+
+    def _advantage(self, advantage: float | None) -> float:
+        if advantage is None:
+            raise ValueError("a rollout in the loss has no advantage: verify the groups first")
+        return advantage * self.objective.negative_advantage_scale if advantage < 0 else advantage
+
+    def _micro_batches(self, groups: Sequence[TrainingGroup]) -> list[list[TrainingGroup]]:
+        lengths = [self.policy.encoder.count_tokens(group.prompt) for group in groups]
+        return micro_batches(groups, lengths, self.settings.micro_batch_tokens, shared_prefix=self.shared_prefix)
+
+    def _logprobs(self, network: Any, batch: list[TrainingGroup]) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy of every output token of the batch [N], under the sampling temperature."""
+        forward = shared_prefix_hidden if self.shared_prefix else padded_hidden
+        states = forward(
+            network,
+            self.policy.encoder,
+            [group.prompt for group in batch],
+            [[rollout.token_ids for rollout in group.rollouts] for group in batch],
+            self.policy.device,
+        )
+        return token_logprobs(
+            states.hidden,
+            states.targets,
+            output_projection(network),
+            temperature=self.settings.temperature,
+            vocabulary=network.config.get_text_config().vocab_size,
+        )
+
+    @torch.no_grad()
+    def _reference_logprobs(self, batch: list[TrainingGroup]) -> Tensor:
+        with self.policy.loaded.arithmetic():
+            if self._reference is not None:
+                return self._logprobs(self._reference, batch)[0]
+            with self.policy.initial() as network:
+                return self._logprobs(network, batch)[0]
+
+    @torch.no_grad()
+    def _all_logprobs(self, groups: Sequence[TrainingGroup], check_stop: StopCheck) -> dict[str, Tensor]:
+        """Log-probabilities of every rollout [T] under the weights as they are, by rollout id, on the CPU."""
+        found: dict[str, Tensor] = {}
+        for batch in self._micro_batches([group for group in groups if group.rollouts]):
+            check_stop()
+            with self.policy.loaded.arithmetic():
+                logprobs, _ = self._logprobs(self.policy.network, batch)
+            rollouts = [rollout for group in batch for rollout in group.rollouts]
+            pieces = logprobs.cpu().split([len(rollout.token_ids) for rollout in rollouts])
+            found |= {rollout.id: piece.clone() for rollout, piece in zip(rollouts, pieces, strict=True)}
+        return {rollout.id: found[rollout.id] for group in groups for rollout in group.rollouts}
+
+    def _stats(
+        self, period: Period, progress: UpdateProgress, steps: int, selected: list[TrainingGroup], seconds: float
+    ) -> UpdateStats:
+        totals = progress.totals
+        kinds = sorted({str(group.kind) for group in selected if group.rollouts})
+        names = ("loss", "kl", "entropy", "clip_share", "ratio")
+        return UpdateStats(
+            period=period,
+            optimizer_steps=steps,
+            sequences=sum(len(group.rollouts) for group in selected),
+            loss_tokens=int(totals.get("tokens")),
+            loss=totals.mean("total_loss", "steps"),
+            kl=totals.mean("kl", "tokens"),
+            entropy=totals.mean("entropy", "tokens"),
+            clip_share=totals.mean("clip_share", "tokens"),
+            ratio_mean=totals.mean("ratio", "tokens"),
+            grad_norm=totals.mean("grad_norm", "steps"),
+            learning_rate=learning_rate(max(0, self.steps_taken - 1), self.settings),
+            seconds=seconds,
+            by_kind={
+                kind: {name: totals.mean(f"{kind}/{name}", f"{kind}/tokens") for name in names}
+                | {"loss_tokens": totals.get(f"{kind}/tokens")}
+                for kind in kinds
+            },
+            sampler_mismatch={
+                "mean_abs_logprob": totals.mean("mismatch/absolute", "mismatch/tokens"),
+                "share_over_1_percent": totals.mean("mismatch/over_1_percent", "mismatch/tokens"),
+            },
+            notes=self.notes,
+        )
+
+
+def _add_sums(totals: Totals, batch: list[TrainingGroup], lengths: Tensor, sums: dict[str, Tensor]) -> None:
+    """Add token sums, over all kinds and for each."""
+    kinds = [str(group.kind) for group in batch for _ in group.rollouts]
+    kind_of_token = torch.tensor([sorted(set(kinds)).index(kind) for kind in kinds], device=lengths.device)
+    kind_of_token = kind_of_token.repeat_interleave(lengths)
+    totals.add("tokens", int(lengths.sum()))
+    for index, kind in enumerate(sorted(set(kinds))):
+        mask = kind_of_token == index
+        totals.add(f"{kind}/tokens", int(mask.sum()))
+        for name, values in sums.items():
+            totals.add(f"{kind}/{name}", float(values[mask].double().sum()))
+    for name, values in sums.items():
+        totals.add(name, float(values.double().sum()))
+
+
+def _add_mismatch_of(progress: UpdateProgress, groups: Sequence[TrainingGroup]) -> None:
+    """How far the sampler's log-probabilities are from the learner's, before the first of several steps."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    if rollouts and progress.old_logprobs is not None:
+        learner = torch.cat([progress.old_logprobs[rollout.id] for rollout in rollouts])
+        sampler = torch.tensor([x for rollout in rollouts for x in rollout.logprobs])
+        _add_mismatch(progress.totals, learner, sampler)
+
+
+def _add_mismatch(totals: Totals, learner: Tensor, sampler: Tensor) -> None:
+    difference = (learner.float() - sampler.float()).abs()
+    totals.add("mismatch/tokens", difference.numel())
+    totals.add("mismatch/absolute", float(difference.double().sum()))
+    totals.add("mismatch/over_1_percent", int((difference > 0.01).sum()))
+
+
+def _non_finite(what: str, groups: Sequence[TrainingGroup]) -> str:
+    ids = [rollout.id for group in groups for rollout in group.rollouts]
+    shown = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    return (
+        f"The {what} is not finite; nothing of this optimizer step was applied. Rollouts involved: {shown}. "
+        "Lower learner.learning_rate, or use float32."
+    )
