@@ -146,11 +146,13 @@ class RecycleSection(Section):
     """Share of reflections that start from a correct rollout (faithful: 0)."""
     balance_pointwise: bool = True
     """Stratify pointwise tasks to equally many "Yes" and "No" (faithful: off)."""
+    extra: tuple[str, ...] = ()
+    """Names of further recyclers, registered by other packages (docs/recycling.md)."""
 
     @property
     def recycles(self) -> bool:
         """Whether any kind is on."""
-        return self.pointwise or self.pairwise or self.reflection
+        return self.pointwise or self.pairwise or self.reflection or bool(self.extra)
 
 
 class PeriodSection(Section):

@@ -1,0 +1,84 @@
+"""The tasks that wait for a reward period: an immutable queue, and which of its tasks a round takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from spark_kernel.errors import SparkError
+from spark_kernel.records import Exclusion, ExclusionReason, Origin, Task
+from spark_kernel.recycle.settings import RecycleSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQueue:
+    """Recycled tasks in the order in which they were added."""
+
+    tasks: tuple[Task, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def add(self, tasks: Iterable[Task]) -> TaskQueue:
+        """The queue with these tasks at its end.
+
+        Raises:
+            SparkError: a task of this id waits already.
+        """
+        added = (*self.tasks, *tasks)
+        seen: set[str] = set()
+        for task in added:
+            if task.id in seen:
+                raise SparkError(f"Task {task.id} is in the queue already and cannot be added twice.")
+            seen.add(task.id)
+        return TaskQueue(added)
+
+    def drop_old(self, round: int, max_age: int | None) -> tuple[TaskQueue, tuple[Exclusion, ...]]:
+        """The queue without tasks older than `max_age` rounds (None: no limit), and an exclusion for each of those.
+
+        A task made in this round has age 0.
+        """
+        if max_age is None:
+            return self, ()
+        old = [task for task in self.tasks if round - task.round > max_age]
+        exclusions = tuple(
+            Exclusion(round, "queue", ExclusionReason.TOO_OLD, task.id, task.kind, f"waited since round {task.round}")
+            for task in old
+        )
+        return TaskQueue(tuple(task for task in self.tasks if round - task.round <= max_age)), exclusions
+
+    def take(self, settings: RecycleSettings, round: int) -> tuple[tuple[Task, ...], TaskQueue]:
+        """The tasks of this round's reward period, in order of preference, and the queue without them.
+
+        Fewer than `minimum` waiting: none are taken. `fifo`: exactly `minimum` tasks, first in, first out, of any
+        kind. `mixed_first`: J judge and R reflection tasks; where there are fewer of one, the other takes its places.
+        Tasks of mixed groups go first, then those that were passed over least often, then first in, first out.
+        """
+        if len(self.tasks) < settings.minimum:
+            return (), self
+        if settings.order == "fifo":
+            return self.tasks[: settings.minimum], TaskQueue(self.tasks[settings.minimum :])
+        preferred = sorted(self.tasks, key=lambda task: (not task.source_group_mixed, times_passed_over(task, round)))
+        judges = [task for task in preferred if task.kind.judges]
+        others = [task for task in preferred if not task.kind.judges]
+        judge_places, other_places = _places(settings, len(judges), len(others))
+        chosen = {task.id for task in (*judges[:judge_places], *others[:other_places])}
+        taken = tuple(task for task in preferred if task.id in chosen)
+        return taken, TaskQueue(tuple(task for task in self.tasks if task.id not in chosen))
+
+
+def times_passed_over(task: Task, round: int) -> int:
+    """The rounds that could have taken the task and did not.
+
+    What was recycled from solving could be taken in the round that made it; what was recycled from reflections is
+    made after that round's `take` and has its first chance one round later. Counting chances rather than rounds lets
+    both compete as equals, and prefers what the present policy wrote over left-overs.
+    """
+    return round - task.round - (task.origin is Origin.REFLECTION)
+
+
+def _places(settings: RecycleSettings, judges: int, others: int) -> tuple[int, int]:
+    """How many judge and other tasks to take, when so many wait."""
+    spare_judge = max(0, settings.judge_quota - judges)
+    spare_other = max(0, settings.reflection_quota - others)
+    return min(judges, settings.judge_quota + spare_other), min(others, settings.reflection_quota + spare_judge)
