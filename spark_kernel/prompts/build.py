@@ -47,17 +47,17 @@ class WrittenPrompt:
 def solve_task(problem: Problem, *, seed: int, round: int) -> Task:
     """The solve task of a problem in a round; its template is drawn by key."""
     rng = keyed_random(seed, "template", round, problem.id)
-    template = rng.choice(templates_of(Kind.SOLVE))
+    written = solve_prompt(problem, rng)
     return Task(
         id=f"{round:06d}-solve-{content_hash(problem.id)}",
         kind=Kind.SOLVE,
         origin=Origin.PROBLEM,
         problem_id=problem.id,
-        messages=fill(template, problem, {}),
+        messages=written.messages,
         images=problem.images,
         label=problem.gold,
         verifier=problem.verifier,
-        template_id=template.id,
+        template_id=written.template_id,
         round=round,
     )
 
@@ -119,6 +119,12 @@ def reflection_task(
         messages=written.messages,
         verifier=problem.verifier,
     )
+
+
+def solve_prompt(problem: Problem, rng: Random) -> WrittenPrompt:
+    """The problem itself; `rng` draws the template."""
+    template = rng.choice(templates_of(Kind.SOLVE))
+    return WrittenPrompt(template.id, fill(template, problem, {}))
 
 
 def pointwise_prompt(problem: Problem, text: str, view: View, rng: Random) -> WrittenPrompt:
