@@ -1,0 +1,279 @@
+"""Held-out evaluation: solving, judging, reflecting and the test-time loop on problems that training never sees.
+
+It draws from its own keys, so it disturbs no training draw and may be repeated or left out. The model judges its
+*own* fresh answers (self-judgement) and, where given, a frozen pool of candidates: the initial model's answers. Judges
+see the natural distribution of candidates, not the balanced one of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from spark_kernel.errors import InputError
+from spark_kernel.evaluate.cases import STAGE, Candidate, Case, CaseMaker, by_problem, candidates_of, too_long
+from spark_kernel.evaluate.chains import chain_groups
+from spark_kernel.evaluate.round_metrics import exclusion_counts
+from spark_kernel.evaluate.summaries import answer_summary, judge_summary, loop_summary, reflection_summary
+from spark_kernel.evaluate.verdict_probability import Encode, yes_probabilities
+from spark_kernel.keyed_random import derive_seed
+from spark_kernel.records import Exclusion, Group, Kind, Problem, Rollout, Score, View
+from spark_kernel.rollout.engine import Prompt, RolloutEngine, Sampling, StopCheck
+from spark_kernel.test_time.loop import image_paths, self_correct
+from spark_kernel.test_time.steps import Attempt, LoopSettings
+from spark_kernel.verify.verifier import VerifyRequest
+
+
+class Scorer(Protocol):
+    """What scores outputs, such as `verify.VerifierPool`."""
+
+    def score(self, requests: Sequence[VerifyRequest]) -> list[Score]:
+        """One score per request, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """How much to ask. Counts are per problem; sampling is at temperature 1, the loop decodes greedily.
+
+    `samples`: sampled answers. `judged`: of these, the first that may be judged, in each of `views`. `pairs`: whether
+    problems with right and wrong answers give a pair, asked in both orders. `reflected`: at most so many correct and
+    so many wrong answers are reflected on, shown in `reflection_view`. `reflections`: R of the loop; 0 leaves it out.
+    """
+
+    max_new_tokens: int
+    verdict_max_new_tokens: int | None = None
+    max_prompt_tokens: int | None = None
+    samples: int = 4
+    judged: int = 4
+    views: tuple[View, ...] = (View.ANSWER, View.FULL)
+    pairs: bool = True
+    reflected: int = 1
+    reflection_view: View = View.FULL
+    reflections: int = 2
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"evaluation: samples = {self.samples} is refused: at least 1.")
+        if min(self.judged, self.reflected, self.reflections) < 0:
+            raise InputError("evaluation: judged, reflected and reflections must not be negative.")
+
+    def sampling(self, kind: Kind, temperature: float = 1.0) -> Sampling:
+        """The sampling of a kind of task."""
+        longest = self.verdict_max_new_tokens if kind.judges else None
+        return Sampling(longest or self.max_new_tokens, temperature, max_prompt_tokens=self.max_prompt_tokens)
+
+    @property
+    def loop(self) -> LoopSettings:
+        """The loop's settings: our default loop, greedy."""
+        solve, judge = self.sampling(Kind.SOLVE, 0.0), self.sampling(Kind.POINTWISE, 0.0)
+        return LoopSettings(solve, judge, solve, reflections=self.reflections)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutEvaluation:
+    """What an evaluation found.
+
+    `groups`: every task with its scored rollouts, by line ("solve", "own/pointwise/answer", "own/pairwise/full",
+    "reflection", "loop/solve", "loop/pointwise", "loop/reflection", "frozen/..."), for the run folder. `candidates`:
+    the model's own answers that may be judged; stored at round 0 they are the frozen pool of later rounds.
+    `summary`: the numbers of each line (docs/measures.md), JSON-ready, None where undefined.
+    """
+
+    round: int
+    policy_version: int
+    groups: Mapping[str, tuple[Group, ...]]
+    attempts: tuple[Attempt, ...]
+    candidates: tuple[Candidate, ...]
+    exclusions: tuple[Exclusion, ...]
+    summary: Mapping[str, Any]
+
+
+def evaluate_held_out(
+    engine: RolloutEngine,
+    pool: Scorer,
+    problems: Sequence[Problem],
+    settings: EvaluationSettings,
+    *,
+    seed: int,
+    round: int,
+    frozen: Sequence[Candidate] = (),
+    encode: Encode | None = None,
+    image_root: Path | None = None,
+    on_progress: Callable[[str, int], None] = lambda _line, _count: None,
+    check_stop: StopCheck = lambda: None,
+) -> HeldOutEvaluation:
+    """Evaluate the policy the engine holds.
+
+    Args:
+        seed: the run's seed; rounds share all draws, so that they differ by the weights alone.
+        frozen: candidates for the frozen lines, of these problems (`HeldOutEvaluation.candidates` of round 0).
+        encode: text to token ids; where given, judges' probabilities of "Yes" are computed and their calibration too.
+        on_progress: receives the line and the number of outputs finished since the last call.
+        check_stop: called between and inside the stages; raises `Stopped` to abandon the evaluation.
+
+    Raises:
+        InputError: no problems, a problem twice, or a frozen candidate of another problem.
+    """
+    known = _by_id(problems)
+    if strangers := sorted({c.problem_id for c in frozen} - set(known)):
+        raise InputError(
+            f"The frozen pool holds candidates of {len(strangers)} problem(s) that are not evaluated, the first is "
+            f"{strangers[0]}: evaluate the same problems in every round."
+        )
+    asker = _Asker(engine, pool, settings, seed, image_root, encode, on_progress, check_stop)
+    own = CaseMaker(known, seed, round, "own")
+    solved, left_out = asker.ask("solve", [own.solve(problem) for problem in problems], settings.samples)
+    candidates, unusable = candidates_of(solved)
+    groups: dict[str, tuple[Group, ...]] = {"solve": solved}
+    lines: dict[str, Any] = {"solve": answer_summary(solved)}
+    exclusions = [*left_out, *unusable]
+    pools = {"own": (own, candidates)}
+    if frozen:
+        pools["frozen"] = (CaseMaker(known, seed, round, "frozen"), tuple(frozen))
+    for name, (maker, members) in pools.items():
+        for line, cases in _judge_cases(maker, members, settings).items():
+            judged, left_out = asker.ask(f"{name}/{line}", cases, 1)
+            groups[f"{name}/{line}"] = judged
+            lines[f"{name}/{line}"] = judge_summary(judged, cases[0].task.kind, asker.probabilities(judged))
+            exclusions += left_out
+    if cases := _reflection_cases(own, candidates, settings):
+        groups["reflection"], left_out = asker.ask("reflection", cases, 1)
+        lines["reflection"] = reflection_summary(groups["reflection"])
+        exclusions += left_out
+    attempts: tuple[Attempt, ...] = ()
+    if settings.reflections:
+        asked = {group.task.problem_id for group in solved}
+        attempts = asker.loop([problem for problem in problems if problem.id in asked])
+        chains = chain_groups(attempts, known, pool.score, round=round, policy_version=engine.version)
+        groups |= {f"loop/{kind}": tuple(g for g in chains if g.task.kind is kind) for kind in _kinds(chains)}
+        lines["greedy"] = answer_summary(groups["loop/solve"])
+        lines["loop"] = loop_summary(attempts, chains)
+    summary = {
+        "problems": len(problems),
+        "policy_version": engine.version,
+        "lines": lines,
+        "exclusions": exclusion_counts(exclusions),
+    }
+    return HeldOutEvaluation(round, engine.version, groups, attempts, candidates, tuple(exclusions), summary)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Engine and scorer with everything that stays the same from line to line."""
+
+    engine: RolloutEngine
+    pool: Scorer
+    settings: EvaluationSettings
+    seed: int
+    image_root: Path | None
+    encode: Encode | None
+    on_progress: Callable[[str, int], None]
+    check_stop: StopCheck
+
+    def ask(self, line: str, cases: Sequence[Case], samples: int) -> tuple[tuple[Group, ...], list[Exclusion]]:
+        """Sample and score the cases whose prompts fit; the others come back as exclusions."""
+        self.check_stop()
+        prompts = [self._prompt(case, samples) for case in cases]
+        limit = self.settings.max_prompt_tokens
+        counts = [0] * len(prompts) if limit is None else self.engine.count_tokens(prompts)
+        fits = [limit is None or count <= limit for count in counts]
+        good = [(case, prompt) for case, prompt, fit in zip(cases, prompts, fits, strict=True) if fit]
+        left_out = [too_long(case) for case, fit in zip(cases, fits, strict=True) if not fit]
+        if not good:
+            return (), left_out
+        version = self.engine.version
+        completions = self.engine.sample(
+            [prompt for _, prompt in good],
+            self.settings.sampling(good[0][0].task.kind),
+            on_progress=lambda count: self.on_progress(line, count),
+            check_stop=self.check_stop,
+        )
+        requests = [
+            VerifyRequest(completion.text, case.problem, case.task)
+            for (case, _), outputs in zip(good, completions, strict=True)
+            for completion in outputs
+        ]
+        scores = iter(self.pool.score(requests))
+        groups = []
+        for (case, _), outputs in zip(good, completions, strict=True):
+            rollouts = tuple(
+                Rollout(
+                    id=f"{case.task.id}-{index}",
+                    task_id=case.task.id,
+                    index=index,
+                    policy_version=version,
+                    token_ids=completion.token_ids,
+                    logprobs=completion.logprobs,
+                    text=completion.text,
+                    truncated=completion.truncated,
+                    seconds=completion.seconds,
+                    score=next(scores),
+                )
+                for index, completion in enumerate(outputs)
+            )
+            groups.append(Group(case.task, rollouts))
+        return tuple(groups), left_out
+
+    def loop(self, problems: Sequence[Problem]) -> tuple[Attempt, ...]:
+        """The test-time loop, one chain per problem."""
+        self.check_stop()
+        return self_correct(
+            self.engine,
+            problems,
+            self.settings.loop,
+            seed=derive_seed(self.seed, STAGE),
+            image_root=self.image_root,
+            on_progress=lambda count: self.on_progress("loop", count),
+            check_stop=self.check_stop,
+        )
+
+    def probabilities(self, groups: Sequence[Group]) -> Mapping[str, float] | None:
+        """Each pointwise rollout's probability of "Yes", by rollout id; None without an encoder or for pairs."""
+        if self.encode is None or not groups or groups[0].task.kind is not Kind.POINTWISE:
+            return None
+        self.check_stop()
+        return yes_probabilities(self.engine, self.encode, groups, self.image_root)
+
+    def _prompt(self, case: Case, samples: int) -> Prompt:
+        seeds = tuple(derive_seed(self.seed, STAGE, case.key, index) for index in range(samples))
+        return Prompt(case.task.id, case.task.messages, seeds, image_paths(case.problem, self.image_root))
+
+
+def _judge_cases(
+    maker: CaseMaker, candidates: Sequence[Candidate], settings: EvaluationSettings
+) -> dict[str, list[Case]]:
+    """The judging cases by line: pointwise and pairwise in every view."""
+    lines: dict[str, list[Case]] = {}
+    for members in by_problem(candidates).values():
+        pair = maker.draw_pair(members) if settings.pairs else None
+        for view in settings.views:
+            for candidate in members[: settings.judged]:
+                lines.setdefault(f"{Kind.POINTWISE}/{view}", []).append(maker.pointwise(candidate, view))
+            if pair:
+                lines.setdefault(f"{Kind.PAIRWISE}/{view}", []).extend(maker.pair(*pair, view))
+    return lines
+
+
+def _reflection_cases(maker: CaseMaker, candidates: Sequence[Candidate], settings: EvaluationSettings) -> list[Case]:
+    """Per problem the first correct and the first wrong candidates, `settings.reflected` of each."""
+    cases = []
+    for members in by_problem(candidates).values():
+        for correct in (True, False):
+            chosen = [candidate for candidate in members if candidate.correct is correct][: settings.reflected]
+            cases += [maker.reflection(candidate, settings.reflection_view) for candidate in chosen]
+    return cases
+
+
+def _by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
+    known = {problem.id: problem for problem in problems}
+    if not problems or len(known) < len(problems):
+        raise InputError("A held-out evaluation needs at least one problem, and each problem only once.")
+    return known
+
+
+def _kinds(groups: Iterable[Group]) -> list[Kind]:
+    present = {group.task.kind for group in groups}
+    return [kind for kind in Kind if kind in present]
