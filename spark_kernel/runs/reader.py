@@ -1,0 +1,270 @@
+"""Reading a run folder, while it is written or afterwards: any number of readers, none of them waits or disturbs.
+
+What is listed is whole, because the writer renames whole folders into place. A folder may vanish while it is read,
+when the writer clears the journal or goes back to an earlier round; the read then starts again from a new list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from spark_kernel.errors import InputError, RunFolderError
+from spark_kernel.records import ImageRef, RoundReport
+from spark_kernel.runs import storage
+from spark_kernel.runs.bundles import EvaluationRecords, PhaseInfo, PhaseRecords, RoundRecords, RunInfo
+from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints
+from spark_kernel.runs.events import read_events
+from spark_kernel.runs.images import image_path
+from spark_kernel.runs.layout import (
+    CONFIG,
+    ENVIRONMENT,
+    EVALUATIONS,
+    REPORT,
+    ROUNDS,
+    first_round,
+    list_numbers,
+    list_phases,
+    numbered,
+    phase_folder,
+    read_run_info,
+)
+from spark_kernel.runs.query import run_query
+from spark_kernel.runs.report_tables import (
+    evaluations_table,
+    events_table,
+    kind_stats_table,
+    reports_table,
+    updates_table,
+)
+from spark_kernel.runs.schemas import EVALUATION_TABLES, REPORT_SCHEMAS, ROUND_TABLES, SCHEMAS
+from spark_kernel.runs.status import RunStatus, run_status
+
+TABLES = (*ROUND_TABLES, *EVALUATION_TABLES, *REPORT_SCHEMAS)
+"""The names that `RunReader.table` and `RunReader.query` know."""
+ATTEMPTS = 5
+"""How often a read starts again because a folder vanished."""
+T = TypeVar("T")
+
+
+class RunReader:
+    """Reads one run.
+
+    Raises:
+        RunFolderError: missing, not a run, damaged, or written by a newer version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self.info: RunInfo = read_run_info(self.path)
+        self._reports: dict[int, tuple[tuple[int, int], RoundReport]] = {}
+
+    @property
+    def config_yaml(self) -> str:
+        """The run's configuration, as it was started."""
+        return (self.path / CONFIG).read_text(encoding="utf-8")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What the run was started on (`runs.environment`)."""
+        value = storage.read_json(self.path / ENVIRONMENT)
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def rounds(self) -> list[int]:
+        """The finished rounds, ascending."""
+        return list_numbers(self.path / ROUNDS)
+
+    @property
+    def evaluations(self) -> list[int]:
+        """The rounds after which there is a held-out evaluation; the newest may belong to the round in flight."""
+        return list_numbers(self.path / EVALUATIONS)
+
+    @property
+    def checkpoints(self) -> list[CheckpointInfo]:
+        """The checkpoints, the one that got furthest last."""
+        return list_checkpoints(self.path)
+
+    def report(self, round: int) -> RoundReport:
+        """The report of a finished round.
+
+        Raises:
+            RunFolderError: no such round, or its report is damaged.
+        """
+        folder = self._round_folder(round)
+        path = folder / REPORT
+        try:
+            stat = path.stat()
+            key = (stat.st_mtime_ns, stat.st_ino)
+            known = self._reports.get(round)
+            if known is None or known[0] != key:
+                known = self._reports[round] = (key, storage.read_report(folder))
+        except FileNotFoundError:
+            raise RunFolderError(f"{path} is missing.") from None
+        return known[1]
+
+    def reports(self) -> list[RoundReport]:
+        """The reports of all finished rounds; a round that is discarded meanwhile is left out."""
+        return self._some_reports(None)
+
+    def read_round(self, round: int) -> RoundRecords:
+        """The records of a finished round, groups in the order of the update.
+
+        Raises:
+            RunFolderError: no such round, or damaged.
+        """
+        folder = self._round_folder(round)
+        try:
+            return storage.read_round(folder)
+        except FileNotFoundError:
+            raise RunFolderError(f"{self.path} no longer has round {round}.") from None
+
+    def evaluation(self, round: int) -> dict[str, Any]:
+        """The summary of the held-out evaluation after a round.
+
+        Raises:
+            RunFolderError: there is none, or it is damaged.
+        """
+        return self._of_evaluation(storage.read_evaluation_report, round)
+
+    def read_evaluation(self, round: int) -> EvaluationRecords:
+        """The records of the held-out evaluation after a round.
+
+        Raises:
+            RunFolderError: there is none, or it is damaged.
+        """
+        return self._of_evaluation(storage.read_evaluation, round)
+
+    def phases(self) -> list[PhaseInfo]:
+        """The recorded phases of the round in flight, in order; empty between rounds."""
+        return list_phases(self.path, self._last_round() + 1)
+
+    def phase(self, info: PhaseInfo) -> PhaseRecords | None:
+        """What a phase of the round in flight made; None if the round is finished meanwhile (see `read_round`)."""
+        try:
+            return storage.read_phase(phase_folder(self.path, info))
+        except FileNotFoundError:
+            return None
+
+    def events(self, after: int = 0) -> Iterator[dict[str, Any]]:
+        """The events with a number above `after`, oldest first."""
+        return read_events(self.path, after)
+
+    def status(self) -> RunStatus:
+        """Whether a writer lives, how the last one ended, and how far the run is."""
+        return run_status(self.path, self._last_round(), self.phases())
+
+    def image_path(self, image: ImageRef) -> Path:
+        """The file of an image, always inside the run's image folder.
+
+        Raises:
+            RunFolderError: there is no such image.
+        """
+        return image_path(self.path, image)
+
+    def table(self, name: str, rounds: Sequence[int] | None = None) -> pa.Table:
+        """A table of all rounds, or of the given ones; its columns are there even when it is empty.
+
+        `name` is one of `TABLES`; "events" knows no rounds.
+
+        Raises:
+            InputError: no such table.
+            RunFolderError: a round that is not there, or a damaged file.
+        """
+        if name not in TABLES:
+            raise InputError(f'There is no table "{name}": choose one of {", ".join(TABLES)}.')
+        if name in REPORT_SCHEMAS:
+            return self._report_table(name, rounds)
+        return self._again_if_vanished(partial(self._stored_table, name, rounds))
+
+    def query(self, sql: str) -> pa.Table:
+        """The result of one SELECT over the views `TABLES`; docs/run-folder.md lists columns and queries.
+
+        Nothing but this run can be reached from the query (`runs.query`).
+
+        Raises:
+            InputError: not one SELECT statement, or DuckDB refuses it.
+        """
+        return self._again_if_vanished(partial(self._query, sql))
+
+    def _again_if_vanished(self, read: Callable[[], T]) -> T:
+        """Repeat a read whose folder vanished in the middle, from a new list of folders."""
+        for _ in range(ATTEMPTS):
+            try:
+                return read()
+            except FileNotFoundError:
+                continue
+        raise RunFolderError(f"{self.path} loses rounds faster than they can be read: read it again later.")
+
+    def _stored_table(self, name: str, rounds: Sequence[int] | None) -> pa.Table:
+        tables = [storage.read_table(folder, name) for folder in self._folders(name, rounds)]
+        return pa.concat_tables([SCHEMAS[name].empty_table(), *tables])
+
+    def _query(self, sql: str) -> pa.Table:
+        files = {name: self._files(name) for name in SCHEMAS if name in TABLES}
+        views: dict[str, Callable[[], Any]] = {
+            name: partial(ds.dataset, [str(file) for file in found], schema=SCHEMAS[name], format="parquet")
+            for name, found in files.items()
+        }
+        views |= {name: partial(self._report_table, name, None) for name in REPORT_SCHEMAS}
+        try:
+            return run_query(sql, views)
+        except (InputError, RunFolderError) as error:
+            lost = next((file for found in files.values() for file in found if not file.parent.is_dir()), None)
+            if lost is None:
+                raise
+            raise FileNotFoundError(str(lost)) from error
+
+    def _files(self, name: str) -> list[Path]:
+        return [storage.parquet_path(folder, name) for folder in self._folders(name, None)]
+
+    def _report_table(self, name: str, rounds: Sequence[int] | None) -> pa.Table:
+        if name == "events":
+            return events_table(self.events())
+        if name == "evaluations":
+            chosen = self.evaluations if rounds is None else rounds
+            return evaluations_table({round: self.evaluation(round) for round in chosen})
+        make = {"reports": reports_table, "kind_stats": kind_stats_table, "updates": updates_table}[name]
+        return make(self._some_reports(rounds))
+
+    def _some_reports(self, rounds: Sequence[int] | None) -> list[RoundReport]:
+        if rounds is not None:
+            return [self.report(round) for round in rounds]
+        reports = []
+        for round in self.rounds:
+            try:
+                reports.append(self.report(round))
+            except RunFolderError:
+                if (self.path / ROUNDS / numbered(round)).is_dir():
+                    raise
+        return reports
+
+    def _folders(self, name: str, rounds: Sequence[int] | None) -> list[Path]:
+        parent = self.path / (EVALUATIONS if name in EVALUATION_TABLES else ROUNDS)
+        present = list_numbers(parent)
+        for round in rounds or ():
+            if round not in present:
+                raise RunFolderError(f"{parent} has no round {round}.")
+        return [parent / numbered(round) for round in (present if rounds is None else rounds)]
+
+    def _of_evaluation(self, read: Callable[[Path], T], round: int) -> T:
+        try:
+            return read(self.path / EVALUATIONS / numbered(round))
+        except FileNotFoundError:
+            raise RunFolderError(f"{self.path} has no evaluation after round {round}.") from None
+
+    def _round_folder(self, round: int) -> Path:
+        folder = self.path / ROUNDS / numbered(round)
+        if not folder.is_dir():
+            last = f"its last is {self.rounds[-1]}" if self.rounds else "none is finished yet"
+            raise RunFolderError(f"{self.path} has no finished round {round}: {last}.")
+        return folder
+
+    def _last_round(self) -> int:
+        rounds = self.rounds
+        return rounds[-1] if rounds else first_round(self.info) - 1
