@@ -115,11 +115,8 @@ def _encode(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, tuple):
             raise _misfit(where, "a tuple", value)
-        hints = _item_hints(hint, len(value), where)
-        return [
-            _encode(item_hint, item, f"{where}[{i}]")
-            for i, (item_hint, item) in enumerate(zip(hints, value, strict=True))
-        ]
+        item_hint = _item_hint(hint)
+        return [_encode(item_hint, item, f"{where}[{i}]") for i, item in enumerate(value)]
     if origin is Mapping:
         if not isinstance(value, Mapping):
             raise _misfit(where, "a mapping", value)
@@ -218,11 +215,8 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise _damaged(where, "an array", value)
-        hints = _item_hints(hint, len(value), where)
-        return tuple(
-            _decode(item_hint, item, f"{where}[{i}]")
-            for i, (item_hint, item) in enumerate(zip(hints, value, strict=True))
-        )
+        item_hint = _item_hint(hint)
+        return tuple(_decode(item_hint, item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is Mapping:
         if not isinstance(value, dict):
             raise _damaged(where, "an object", value)
