@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from spark_kernel.records import Parse
 
 BOX = re.compile(r"\\boxed\s*\{")
+BRACE = re.compile(r"\\+boxed\s*\{|\\.|[{}]", re.DOTALL)
 THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox)\s*\{([^{}]*)\}")
 
@@ -43,21 +44,27 @@ def strip_thinking(text: str) -> str:
 def read_boxes(text: str) -> list[str]:
     r"""The contents of every closed `\boxed{...}`, nested braces included, in reading order.
 
-    A backslash-escaped brace does not count as a brace. A box inside another box is part of the outer one. An
-    unclosed box is skipped. Linear in the text's length.
+    A backslash-escaped brace does not count as a brace. A box inside another closed box is part of the outer one.
+    An unclosed box is skipped. One pass: linear in the text's length, however many boxes stay unclosed.
     """
-    contents = []
-    position = 0
-    while match := BOX.search(text, position):
-        end = _closing_brace(text, match.end())
-        if end is None:
-            position = match.end()
-            if not BOX.search(text, position):
-                break
-            continue
-        contents.append(text[match.end() : end].strip())
-        position = end + 1
-    return contents
+    first = BOX.search(text)
+    if first is None:
+        return []
+    open_braces: list[int] = []
+    closed: list[tuple[int, int]] = []
+    for match in BRACE.finditer(text, first.start()):
+        token = match[0]
+        if token == "{":
+            open_braces.append(-1)
+        elif token == "}":
+            start = open_braces.pop() if open_braces else -1
+            if start >= 0:
+                while closed and closed[-1][0] > start:
+                    closed.pop()
+                closed.append((start, match.start()))
+        elif token[-1] == "{" and len(token) > 2:
+            open_braces.append(match.end())
+    return [text[start:end].strip() for start, end in closed]
 
 
 def read_answer(text: str) -> str | None:
@@ -83,18 +90,3 @@ def read_verdict(text: str, allowed: Iterable[str]) -> VerdictReading:
 
 def _normalise_verdict(content: str) -> str:
     return TEXT_COMMAND.sub(r"\1", content).strip().strip(".!").strip().casefold()
-
-
-def _closing_brace(text: str, start: int) -> int | None:
-    depth = 1
-    position = start
-    while position < len(text):
-        character = text[position]
-        if character == "\\":
-            position += 2
-            continue
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return position
-        position += 1
-    return None

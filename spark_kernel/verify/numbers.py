@@ -1,0 +1,120 @@
+r"""Reading one number as people and models write it, exactly, without evaluating anything large.
+
+Read: `-1,234.50`, `1\,234`, `\frac{3}{4}`, `3/4`, `2\frac12`, `2 1/2`, `1.5e3`, `1.5 \times 10^{3}`, `10^3`,
+`0.\overline{3}`, a currency sign, `x = 5`, `50\%`, `2 million`, and a unit after it: `5 apples`, `5\text{ cm}^2`,
+`30^\circ`. Anything else is not a number here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from spark_kernel.verify.markup import tidy, unwrap_all_text
+from spark_kernel.verify.units import SYNONYMS, read_tail
+
+MAX_DIGITS = 1000
+MAX_EXPONENT = 1000
+
+PLAIN = r"(?:\d{1,3}(?P<sep>,|\{,\}|\\,|\\ |\\!|\\;|~| |')\d{3}(?:(?P=sep)\d{3})*|\d+)"
+TEN_TO = r"10\s*(?:\^|\*\*)\s*"
+SCIENTIFIC = (
+    r"(?:[eE](?P<exp1>[+-]?\d+)"
+    rf"|\s*(?:\\times|\\cdot|\*|x)\s*{TEN_TO}(?:\{{(?P<exp2>[+-]?\d+)\}}|(?P<exp3>[+-]?\d+)))"
+)
+DECIMAL = rf"(?P<whole>{PLAIN})?(?:\.(?P<digits>\d*)(?:\\overline\s*\{{(?P<repeat>\d+)\}})?)?(?:{SCIENTIFIC})?"
+POWER_OF_TEN = rf"{TEN_TO}(?:\{{(?P<ten1>[+-]?\d+)\}}|(?P<ten2>[+-]?\d+))"
+SIMPLE = r"[+-]?\d+(?:\.\d+)?"
+RATIO = (
+    rf"(?:(?P<mixed>\d+)\s*(?=\\frac)|(?P<mixed2>\d+)\s+(?=\d+\s*/))?"
+    rf"(?:\\frac\s*(?:\{{\s*(?P<top1>{SIMPLE})\s*\}}|(?P<top2>\d))\s*(?:\{{\s*(?P<low1>{SIMPLE})\s*\}}|(?P<low2>\d))"
+    rf"|(?P<top3>\d+(?:\.\d+)?)\s*/\s*(?P<low3>\d+(?:\.\d+)?))"
+)
+CURRENCY = r"(?:(?:\\?\$|€|£|¥|₹)\s*)?"
+NUMBER = re.compile(
+    rf"(?P<sign>[+-]?)\s*{CURRENCY}(?P<sign2>-?)\s*(?:{RATIO}|{POWER_OF_TEN}(?![\d.])|{DECIMAL})(?P<tail>.*)", re.DOTALL
+)
+ASSIGNMENT = re.compile(r"[A-Za-z](?:_(?:\{\w+\}|\w))?\s*=\s*(?!=)")
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number as written: `value` without any percent sign applied, `unit` canonical where it is a known one."""
+
+    value: Fraction
+    percent: bool = False
+    decimal: bool = False
+    unit: str = ""
+
+
+@lru_cache(maxsize=4096)
+def read_number(content: str) -> Number | None:
+    """The one number that this text is, or None. Numbers beyond 1000 digits are not read."""
+    if len(content) > MAX_DIGITS:
+        return None
+    text = tidy(content)
+    text = text[match.end() :] if (match := ASSIGNMENT.match(text)) else text
+    if len(text) > 2 and (text[0], text[-1]) in (("(", ")"), ("{", "}")) and not set(text[1:-1]) & set("(){}"):
+        text = text[1:-1].strip()
+    match = NUMBER.fullmatch(unwrap_all_text(text).strip())
+    if match is None:
+        return None
+    value = _value(match)
+    tail = read_tail(match["tail"])
+    if value is None or tail is None:
+        return None
+    scale, percent, unit = tail
+    negative = (match["sign"] == "-") != (match["sign2"] == "-")
+    return Number(
+        value=(-value if negative else value) * scale,
+        percent=percent,
+        decimal=bool(match["digits"]) or any(match[name] and "." in match[name] for name in ("top1", "low1")),
+        unit=unit,
+    )
+
+
+def same_number(gold: Number, answer: Number, *, rel_tol: float | Fraction = 0, abs_tol: float | Fraction = 0) -> bool:
+    """Whether two numbers agree: |answer - gold| <= max(rel_tol |gold|, abs_tol), and no two known units differ.
+
+    With a percent sign on one side only, either reading will do (50 % is 0.5, and is 50 where the question asked
+    for per cent), but a number below 1 never takes its percent sign for granted: 0.5 % is not 0.5.
+    """
+    if gold.unit in SYNONYMS and answer.unit in SYNONYMS and gold.unit != answer.unit:
+        return False
+    pairs = [(_plain(gold), _plain(answer))]
+    if gold.percent != answer.percent and abs(gold.value) >= 1:
+        pairs.append((gold.value, answer.value))
+    return any(
+        abs(b - a) <= max(Fraction(rel_tol) * abs(a), Fraction(abs_tol)) if rel_tol or abs_tol else a == b
+        for a, b in pairs
+    )
+
+
+def _plain(number: Number) -> Fraction:
+    return number.value / 100 if number.percent else number.value
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    top = match["top1"] or match["top2"] or match["top3"]
+    if top is not None:
+        low = Fraction(match["low1"] or match["low2"] or match["low3"])
+        mixed = Fraction(match["mixed"] or match["mixed2"] or 0)
+        return mixed + Fraction(top) / low if low else None
+    power = match["ten1"] or match["ten2"]
+    if power is not None:
+        return _times_ten(Fraction(1), int(power))
+    whole = re.sub(r"\D", "", match["whole"] or "")
+    digits = match["digits"] or ""
+    if not (whole or digits or match["repeat"]):
+        return None
+    value = Fraction(int(whole + digits or "0"), 10 ** len(digits))
+    if match["repeat"]:
+        value += Fraction(int(match["repeat"]), (10 ** len(match["repeat"]) - 1) * 10 ** len(digits))
+    exponent = match["exp1"] or match["exp2"] or match["exp3"]
+    return _times_ten(value, int(exponent)) if exponent else value
+
+
+def _times_ten(value: Fraction, exponent: int) -> Fraction | None:
+    return value * Fraction(10) ** exponent if abs(exponent) <= MAX_EXPONENT else None
