@@ -23,21 +23,17 @@ def label_counts(drafts: Sequence[Draft]) -> Mapping[str, int]:
 
 
 def choose_labels(drafts: Sequence[Draft], context: Context) -> tuple[Draft, ...]:
-    """Pointwise drafts that have the choice take the label that evens out the mixed groups. Nothing is lost by it.
+    """Of the pointwise drafts of mixed groups, which may have either label, half take each. Nothing is lost by it.
 
-    Only mixed groups have a choice, and it is used to balance mixed groups among themselves: if it made up for a
-    surplus of all-correct groups, difficulty would tell the label, and `take`, which prefers mixed groups, would
-    deliver a one-sided batch. An odd one goes to the label that the other groups lack, else by a fair coin.
+    They are balanced among themselves: if they made up for a surplus of all-correct groups, difficulty would tell
+    the label, and `take`, which prefers mixed groups, would deliver a one-sided batch. An odd one takes the label
+    that the other groups lack, else a fair coin decides.
     """
     pointwise = [draft for draft in drafts if draft.kind is Kind.POINTWISE]
     free = [draft for draft in pointwise if draft.other is not None]
-    fixed = [draft for draft in pointwise if draft.other is None]
-    lead = _lead([draft for draft in fixed if draft.mixed])
-    doubled = len(free) - lead
-    overall = _lead(fixed)
-    coin = context.rng("odd label").randrange(2) if overall == 0 else int(overall < 0)
-    yes = min(len(free), max(0, (doubled + coin) // 2))
-    chosen = _pick(free, yes, context)
+    lead = _lead([draft for draft in pointwise if draft.other is None])
+    odd_is_yes = context.rng("odd label").random() < 0.5 if lead == 0 else lead < 0
+    chosen = _pick(free, (len(free) + odd_is_yes) // 2, context)
     return tuple(
         draft.starting(correct=draft.id in chosen) if draft.kind is Kind.POINTWISE else draft for draft in drafts
     )
@@ -83,20 +79,19 @@ def choose_reflections(drafts: Sequence[Draft], context: Context) -> tuple[tuple
 
 
 def drop_surplus(built: Sequence[Built], context: Context) -> tuple[tuple[Built, ...], tuple[Exclusion, ...]]:
-    """Equally many pointwise "Yes" and "No": the surplus of the larger label is left out, unmixed groups first.
+    """Equally many pointwise "Yes" and "No": the surplus of the larger label is left out, mixed groups' tasks last.
 
-    One may be over: where its group had the choice of label, a fair coin drew it (`choose_labels`).
+    One may be over where the groups that are not mixed balance: then a coin drew its label (`choose_labels`).
     """
     pointwise = [item for item in built if item[0].kind is Kind.POINTWISE]
     lead = _lead([draft for draft, _ in pointwise])
+    tolerated = 1 if _lead([draft for draft, _ in pointwise if draft.other is None]) == 0 else 0
     larger = [item for item in pointwise if item[0].starts_correct is (lead > 0)]
-    larger.sort(key=lambda item: (item[0].other is not None, item[0].mixed, _rank(item[1].id, context)))
-    dropped = larger[: abs(lead)]
-    if dropped and dropped[-1][0].other is not None:
-        dropped.pop()
-    ids = {task.id for _, task in dropped}
+    larger.sort(key=lambda item: (item[0].other is not None, _rank(item[1].id, context)))
+    ids = {task.id for _, task in larger[: max(0, abs(lead) - tolerated)]}
     kept = tuple(item for item in built if item[1].id not in ids)
-    return kept, tuple(context.exclusion(ExclusionReason.BALANCE, task.id, task.kind) for _, task in dropped)
+    exclusions = [context.exclusion(ExclusionReason.BALANCE, t.id, t.kind) for _, t in built if t.id in ids]
+    return kept, tuple(exclusions)
 
 
 def cap(

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 
 from spark_kernel.records import ExclusionReason, Group, Kind, Origin, Problem, Rollout
 from spark_kernel.recycle.recycler import Context, Draft, Offer, Recycler
-from spark_kernel.recycle.sources import answer_keys, usable
+from spark_kernel.recycle.sources import answer_keys, is_mixed, usable
 
 
 def becomes_pair(group: Group, context: Context) -> bool:
     """Whether the group's one judge task is a pair (else it is pointwise).
 
-    A group with sources of both sorts: with probability `mixed_pairwise_share` if both kinds are on, always if only
+    A mixed group: with probability `mixed_pairwise_share` if both kinds are on, always if only
     pairwise is on. Every other group: never.
     """
     settings = context.settings
-    if not (settings.pairwise and usable(group.correct) and usable(group.wrong)):
+    if not (settings.pairwise and is_mixed(group)):
         return False
     if not settings.pointwise:
         return True
@@ -64,7 +64,7 @@ def draft_pair(
         sources=pair,
         origin=origin,
         view=context.view(context.settings.judge_view, Kind.PAIRWISE, group),
-        mixed=group.is_mixed,
+        mixed=is_mixed(group),
         group_id=group.task.id,
     )
 

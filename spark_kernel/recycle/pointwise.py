@@ -9,7 +9,7 @@ from __future__ import annotations
 from spark_kernel.records import ExclusionReason, Group, Kind, Origin, Problem
 from spark_kernel.recycle.pairwise import becomes_pair
 from spark_kernel.recycle.recycler import Context, Draft, Offer, Recycler
-from spark_kernel.recycle.sources import no_source, usable
+from spark_kernel.recycle.sources import is_mixed, no_source, usable
 
 
 def propose(group: Group, problem: Problem, context: Context) -> tuple[Offer, ...]:
@@ -35,7 +35,7 @@ def draft_pointwise(group: Group, problem: Problem, origin: Origin, context: Con
         other=drawn[1] if len(drawn) == 2 else None,
         origin=origin,
         view=context.view(context.settings.judge_view, Kind.POINTWISE, group),
-        mixed=group.is_mixed,
+        mixed=is_mixed(group),
         group_id=group.task.id,
     )
 

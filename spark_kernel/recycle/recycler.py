@@ -52,7 +52,7 @@ class Draft:
     `sources`: one scored rollout, or for a pair the correct one and then the wrong one.
     `other`: for a task with one source, a source of the other correctness that would do as well; balancing may
     exchange the two.
-    `mixed`: whether the group held correct and wrong rollouts. `group_id`: the id of the group's task.
+    `mixed`: whether the group has sources of both sorts (`sources.is_mixed`). `group_id`: the id of the group's task.
     """
 
     kind: Kind

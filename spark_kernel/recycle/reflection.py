@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from spark_kernel.records import ExclusionReason, Group, Kind, Origin, Problem
 from spark_kernel.recycle.recycler import Context, Draft, Offer, Recycler
-from spark_kernel.recycle.sources import no_source, usable
+from spark_kernel.recycle.sources import is_mixed, no_source, usable
 
 
 def propose(group: Group, problem: Problem, context: Context) -> tuple[Offer, ...]:
@@ -34,7 +34,7 @@ def propose(group: Group, problem: Problem, context: Context) -> tuple[Offer, ..
         other=drawn[1] if len(drawn) == 2 else None,
         origin=Origin.SOLVE,
         view=context.view(settings.reflection_view, Kind.REFLECTION, group),
-        mixed=group.is_mixed,
+        mixed=is_mixed(group),
         group_id=group.task.id,
     )
     return (draft,)

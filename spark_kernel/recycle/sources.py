@@ -35,6 +35,15 @@ def usable(rollouts: Sequence[Rollout]) -> tuple[Rollout, ...]:
     return tuple(rollout for rollout in rollouts if unusable(rollout) is None)
 
 
+def is_mixed(group: Group) -> bool:
+    """Whether the group has sources of both sorts.
+
+    Recycling calls only such a group mixed: where the wrong outputs are all cut off, say, a judge task could have one
+    label only, and nothing would be gained by preferring it.
+    """
+    return bool(usable(group.correct)) and bool(usable(group.wrong))
+
+
 def no_source(group: Group, rollouts: Sequence[Rollout], kind: Kind, wanted: str, context: Context) -> Exclusion:
     """The exclusion of an opportunity for which none of the rollouts is a source; says what was the matter with them.
 
