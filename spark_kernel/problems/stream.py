@@ -1,0 +1,240 @@
+"""Which problems a round trains on: a walk over a source from a cursor, without held-out, bad or repeated problems.
+
+The cursor is an int: the number of positions walked so far. A walk depends on source, seed and cursor only, so a run
+that is resumed at a cursor goes on with the problems it would have taken.
+
+A finite source is walked in epochs, each a permutation of its trainable problems keyed by (seed, epoch). It is read
+whole at the start, so that every bad record is named before training. An unlimited source is walked by index.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from spark_kernel.errors import InputError, ProblemError
+from spark_kernel.keyed_random import derive_seed, keyed_random
+from spark_kernel.problems.held_out import canonical_text, is_held_out
+from spark_kernel.problems.source import ProblemSource
+from spark_kernel.records import Exclusion, ExclusionReason, Problem
+
+PATIENCE = 20_000
+"""Positions of an unlimited source walked without finding one more problem, after which it counts as exhausted."""
+HELD_OUT_SPAN = 2**31
+"""Held-out problems of an unlimited source are looked for from a keyed index below this."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The problems of a round, the cursor to take the next from, and what was passed over."""
+
+    problems: tuple[Problem, ...]
+    cursor: int
+    exclusions: tuple[Exclusion, ...]
+
+
+class ProblemStream:
+    """Problems for training and held-out problems from one source; the two never share a canonical problem.
+
+    Args:
+        source: where problems come from.
+        seed: keys the order of a finite source's epochs.
+        held_out_fraction: share of problems, by hash, that is never trained on; above 0, below 1.
+        on_bad_problem: "stop" raises at the first bad record, "skip" records an exclusion and goes on.
+        check_gold: the verifier's check of a problem's gold (raises ProblemError), applied to every problem.
+
+    Raises:
+        ProblemError: a record of a finite source is bad and on_bad_problem is "stop".
+        InputError: a finite source has no trainable problem, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        source: ProblemSource,
+        *,
+        seed: int,
+        held_out_fraction: float,
+        on_bad_problem: Literal["stop", "skip"] = "stop",
+        check_gold: Callable[[Problem], None] | None = None,
+    ) -> None:
+        if not 0.0 < held_out_fraction < 1.0:
+            raise InputError(f"problems.held_out_fraction = {held_out_fraction} is refused: above 0 and below 1.")
+        self._source = source
+        self._seed = seed
+        self._fraction = held_out_fraction
+        self._skip = on_bad_problem == "skip"
+        self._check_gold = check_gold
+        self._epoch: tuple[int, list[int]] | None = None
+        self._trainable: list[int] = []
+        self._held_out: list[int] = []
+        self._shut_out: list[tuple[ExclusionReason, str, str]] = []
+        if source.size is not None:
+            self._distinct = self._survey(source.size)
+
+    @property
+    def trainable_count(self) -> int | None:
+        """Problems of a finite source that may be trained on; None for an unlimited source."""
+        return None if self._source.size is None else len(self._trainable)
+
+    def take(self, cursor: int, count: int, *, round: int) -> Taken:
+        """The next `count` distinct problems from a cursor (0 at the start of a run).
+
+        Exclusions: problems met again within this round; of an unlimited source, held-out and bad ones on the way. A
+        finite source's held-out and bad problems are shut out once and for all, and stated when the cursor is 0.
+
+        Raises:
+            InputError: more problems are asked for than the source has.
+            ProblemError: a bad problem of an unlimited source and on_bad_problem is "stop".
+        """
+        if count < 1 or cursor < 0:
+            raise InputError(f"{count} problems from cursor {cursor} are refused: at least 1 from 0 or more.")
+        if self._source.size is not None and count > self._distinct:
+            raise InputError(
+                f"problems.per_round = {count} asks for more problems than exist: {self._distinct} different problems "
+                f"may be trained on ({len(self._held_out)} are held out, {len(self._bad)} are bad records)."
+            )
+        exclusions = [self._exclusion(round, *entry) for entry in self._shut_out] if cursor == 0 else []
+        problems: list[Problem] = []
+        seen: set[str] = set()
+        last = cursor
+        while len(problems) < count:
+            if cursor - last > PATIENCE:
+                raise InputError(
+                    f"problems.per_round = {count} asks for more different problems than the source seems to have: "
+                    f"{len(problems)} were found, then {PATIENCE} positions brought no other."
+                )
+            found = self._visit(self._index(cursor))
+            cursor += 1
+            if not isinstance(found, Problem):
+                exclusions.append(self._exclusion(round, *found))
+            elif seen.isdisjoint(names := {found.id, "\n" + canonical_text(found)}):
+                seen |= names
+                problems.append(found)
+                last = cursor
+            else:
+                exclusions.append(self._exclusion(round, ExclusionReason.REPEATED, found.id, ""))
+        return Taken(tuple(problems), cursor, tuple(exclusions))
+
+    def held_out(self, count: int, *, seed: int) -> tuple[Problem, ...]:
+        """The first `count` different held-out problems in an order keyed by `seed`, whatever training has taken.
+
+        A source with fewer gives all it has, with a warning in the log.
+
+        Raises:
+            InputError: there is none, or count < 1.
+            ProblemError: a bad problem of an unlimited source and on_bad_problem is "stop".
+        """
+        if count < 1:
+            raise InputError(f"evaluation.problems = {count} is refused: at least 1.")
+        problems: dict[str, Problem] = {}
+        for problem in self._held_out_candidates(seed):
+            problems.setdefault(canonical_text(problem), problem)
+            if len(problems) == count:
+                break
+        if not problems:
+            raise InputError(
+                f"No problem is held out at problems.held_out_fraction = {self._fraction}: raise the fraction, give "
+                "more problems, or switch evaluation off (evaluation.every = 0)."
+            )
+        if len(problems) < count:
+            logger.warning("%d held-out problems were asked for; the source has %d.", count, len(problems))
+        return tuple(problems.values())
+
+    @property
+    def _bad(self) -> list[str]:
+        return [subject for reason, subject, _ in self._shut_out if reason is ExclusionReason.BAD_PROBLEM]
+
+    def _survey(self, size: int) -> int:
+        """Sort a finite source's indices into trainable, held out and bad; the number of different trainable ones."""
+        errors: list[str] = []
+        distinct: set[str] = set()
+        for index in range(size):
+            try:
+                problem = self._checked(index)
+            except ProblemError as error:
+                errors.append(str(error))
+                self._shut_out.append((ExclusionReason.BAD_PROBLEM, f"problem {index}", str(error)))
+                continue
+            if is_held_out(problem, self._fraction):
+                self._held_out.append(index)
+                self._shut_out.append((ExclusionReason.HELD_OUT, problem.id, ""))
+            else:
+                self._trainable.append(index)
+                distinct.add(canonical_text(problem))
+        if errors and not self._skip:
+            others = f" {len(errors) - 1} more records are bad." if len(errors) > 1 else ""
+            raise ProblemError(f"{errors[0]}{others} problems.on_bad_problem: skip would leave bad records out.")
+        if not self._trainable:
+            raise InputError(
+                f"There is nothing to train on: of {size} problems {len(self._held_out)} are held out "
+                f"(problems.held_out_fraction = {self._fraction}) and {len(errors)} are bad records"
+                + (f", the first: {errors[0]}" if errors else ".")
+            )
+        return len(distinct)
+
+    def _checked(self, index: int) -> Problem:
+        """The problem at an index, its gold checked; errors say which record."""
+        problem = self._source.problem(index)
+        if self._check_gold is not None:
+            try:
+                self._check_gold(problem)
+            except ProblemError as error:
+                place = problem.meta.get("record")
+                raise ProblemError(f"{place}: {error}" if place else str(error)) from None
+        return problem
+
+    def _visit(self, index: int) -> Problem | tuple[ExclusionReason, str, str]:
+        """The trainable problem at an index, or why there is none."""
+        if self._source.size is not None:
+            return self._source.problem(index)
+        try:
+            problem = self._checked(index)
+        except ProblemError as error:
+            if not self._skip:
+                raise
+            return ExclusionReason.BAD_PROBLEM, f"problem {index}", str(error)
+        if is_held_out(problem, self._fraction):
+            return ExclusionReason.HELD_OUT, problem.id, ""
+        return problem
+
+    def _index(self, position: int) -> int:
+        """The source index at a position of the walk."""
+        if self._source.size is None:
+            return position
+        epoch, place = divmod(position, len(self._trainable))
+        if self._epoch is None or self._epoch[0] != epoch:
+            order = list(self._trainable)
+            keyed_random(self._seed, "epoch order", epoch).shuffle(order)
+            self._epoch = (epoch, order)
+        return self._epoch[1][place]
+
+    def _held_out_candidates(self, seed: int) -> Iterator[Problem]:
+        if self._source.size is not None:
+            order = list(self._held_out)
+            keyed_random(seed, "held-out order").shuffle(order)
+            yield from map(self._source.problem, order)
+            return
+        # Patience counts from the last held-out problem, and small fractions need more of it.
+        start = derive_seed(seed, "held-out start") % HELD_OUT_SPAN
+        seen: set[str] = set()
+        index = last = start
+        while index - last < PATIENCE + 20 / self._fraction:
+            try:
+                problem = self._checked(index)
+            except ProblemError:
+                if not self._skip:
+                    raise
+            else:
+                if is_held_out(problem, self._fraction) and (text := canonical_text(problem)) not in seen:
+                    seen.add(text)
+                    last = index
+                    yield problem
+            index += 1
+
+    @staticmethod
+    def _exclusion(round: int, reason: ExclusionReason, subject: str, detail: str) -> Exclusion:
+        return Exclusion(round=round, stage="problems", reason=reason, subject_id=subject, detail=detail)
