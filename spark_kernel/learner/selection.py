@@ -11,6 +11,7 @@ from spark_kernel.objective.advantages import has_zero_variance
 from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Parse, Rollout
 from spark_kernel.rollout.engine import Prompt
+from spark_kernel.rollout.roll_out import task_prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +52,9 @@ def select(
                 kept.append(rollout)
             else:
                 exclusions.append(Exclusion(round, "update", reason, rollout.id, group.task.kind))
-        prompt = task_prompt(group, images_root)
+        prompt = task_prompts([group.task], images_root)[0]
         selected.append(TrainingGroup(index, len(group.rollouts), group.task.kind, prompt, tuple(kept)))
     return selected, exclusions
-
-
-def task_prompt(group: Group, images_root: Path) -> Prompt:
-    """The prompt of a group's task, without seeds."""
-    task = group.task
-    return Prompt(task.id, task.messages, (), tuple(images_root / image.path for image in task.images))
 
 
 def minibatches(

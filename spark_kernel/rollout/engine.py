@@ -59,7 +59,10 @@ class Completion:
 class PolicyWeights(Protocol):
     """The weights an engine may pull after an update."""
 
-    version: int
+    @property
+    def version(self) -> int:
+        """The policy version these weights are."""
+        ...
 
     def named_tensors(self) -> Iterator[tuple[str, Any]]:
         """Full weights, adapters merged, tensor by tensor, under the names of the base model's state dict."""

@@ -1,0 +1,225 @@
+"""From a configuration to the parts of a run: the one place that knows both pydantic and the plain settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from spark_kernel.config import RunConfig
+from spark_kernel.errors import InputError, ProblemError
+from spark_kernel.evaluate.held_out import EvaluationSettings
+from spark_kernel.learner.learner import Learner
+from spark_kernel.learner.selection import planned_steps
+from spark_kernel.learner.settings import LearnerSettings
+from spark_kernel.models.encoder import PromptEncoder
+from spark_kernel.models.load import load_encoder
+from spark_kernel.models.policy import Policy, load_policy
+from spark_kernel.models.settings import LoraSettings, ModelSettings
+from spark_kernel.objective.settings import ObjectiveSettings
+from spark_kernel.problems.registry import make_source
+from spark_kernel.problems.stream import ProblemStream
+from spark_kernel.prompts.build import solve_task
+from spark_kernel.records import Problem
+from spark_kernel.rollout.engine import RolloutEngine
+from spark_kernel.rollout.roll_out import RollOutSettings, task_prompts
+from spark_kernel.rollout.transformers_engine import TransformersEngine
+from spark_kernel.verify.registry import get_verifier
+
+PROMPTS_CHECKED = 200
+"""Problems whose prompts are measured before training starts; later ones that do not fit become exclusions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything a trainer drives."""
+
+    policy: Policy
+    engine: RolloutEngine
+    learner: Learner
+    stream: ProblemStream
+
+
+def model_settings(config: RunConfig) -> ModelSettings:
+    """The model section as plain settings."""
+    section = config.model
+    lora = None
+    if section.lora.enabled:
+        lora = LoraSettings(
+            rank=section.lora.rank,
+            alpha=section.lora.alpha,
+            target_modules=section.lora.target_modules,
+            rslora=section.lora.rslora,
+            dora=section.lora.dora,
+        )
+    return ModelSettings(
+        path=section.path,
+        revision=section.revision,
+        dtype=section.dtype,
+        device=section.device,
+        trust_remote_code=section.trust_remote_code,
+        gradient_checkpointing=section.gradient_checkpointing,
+        lora=lora,
+        seed=config.seed,
+    )
+
+
+def objective_settings(config: RunConfig) -> ObjectiveSettings:
+    """The objective section as plain settings."""
+    section = config.objective
+    return ObjectiveSettings(
+        advantage=section.advantage,
+        delta=section.delta,
+        aggregation=section.aggregation,
+        constant_length=config.rollout.max_new_tokens,
+        eps_low=section.eps_low,
+        eps_high=section.eps_high,
+        beta=section.beta,
+        kl_estimator=section.kl_estimator,
+        pooled_kinds=section.kinds == "pooled",
+        kind_weights={str(kind): weight for kind, weight in section.kind_weights.items()},
+        negative_advantage_scale=section.negative_advantage_scale,
+        mask_truncated=section.mask_truncated,
+        mask_zero_variance=section.mask_zero_variance,
+    )
+
+
+def learner_settings(config: RunConfig) -> LearnerSettings:
+    """The learner section as plain settings, with the schedule's horizon: rounds times planned steps a round."""
+    section = config.learner
+    return LearnerSettings(
+        learning_rate=section.learning_rate,
+        horizon_steps=config.rounds * _steps_per_round(config),
+        schedule=section.schedule,
+        warmup_share=section.warmup_share,
+        floor_share=section.floor_share,
+        betas=section.betas,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+        minibatch_sequences=section.minibatch_sequences,
+        epochs=section.epochs,
+        micro_batch_tokens=section.micro_batch_tokens,
+        shared_prefix=section.shared_prefix,
+        temperature=config.rollout.temperature,
+        seed=config.seed,
+    )
+
+
+def make_stream(config: RunConfig) -> ProblemStream:
+    """The problems of a run, checked as far as they can be before training.
+
+    Raises:
+        InputError: an unknown source or option, a bad record, a gold that its verifier cannot read, a prompt that
+            does not fit, or fewer problems than a round asks for.
+    """
+    encoder = load_encoder(model_settings(config))
+    source = make_source(config.problems.source, config.problems.options, config.seed)
+    checker = _ProblemChecker(config, encoder)
+    stream = ProblemStream(
+        source,
+        seed=config.seed,
+        held_out_fraction=config.problems.held_out_fraction,
+        on_bad_problem=config.problems.on_bad_problem,
+        check_gold=checker.check,
+    )
+    if stream.trainable_count is not None and stream.trainable_count < config.problems.per_round:
+        raise InputError(
+            f"problems.per_round = {config.problems.per_round} asks for more problems than there are: "
+            f"{stream.trainable_count} can be trained on (the rest is held out or bad). Lower problems.per_round."
+        )
+    return stream
+
+
+def assemble(config: RunConfig, *, images_root: Path) -> Parts:
+    """Load and build everything a run needs; cheap checks come before the weights are loaded.
+
+    Raises:
+        InputError: anything about the configuration, problems or model that cannot work.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    stream = make_stream(config)
+    policy = load_policy(model_settings(config))
+    if config.model.gradient_checkpointing:
+        policy.network.gradient_checkpointing_enable()
+    learner = Learner(policy, objective_settings(config), learner_settings(config), images_root=images_root)
+    return Parts(policy, make_engine(config, policy), learner, stream)
+
+
+def make_engine(config: RunConfig, policy: Policy) -> RolloutEngine:
+    """The configured rollout engine.
+
+    Raises:
+        InputError: an engine that this installation does not have.
+    """
+    if config.rollout.engine == "transformers":
+        return TransformersEngine(policy, batch_size=config.rollout.batch_size)
+    raise InputError('rollout.engine = "vllm" is not built yet: use "transformers".')
+
+
+def roll_out_settings(config: RunConfig) -> RollOutSettings:
+    """The rollout section as plain settings."""
+    section = config.rollout
+    return RollOutSettings(
+        samples=section.samples,
+        max_new_tokens=section.max_new_tokens,
+        max_prompt_tokens=section.max_prompt_tokens,
+        verdict_max_new_tokens=section.verdict_max_new_tokens,
+        temperature=section.temperature,
+        top_p=section.top_p,
+        top_k=section.top_k,
+    )
+
+
+def evaluation_settings(config: RunConfig) -> EvaluationSettings:
+    """The evaluation section as plain settings; kinds that are never trained are evaluated all the same."""
+    section = config.evaluation
+    return EvaluationSettings(
+        max_new_tokens=config.rollout.max_new_tokens,
+        verdict_max_new_tokens=config.rollout.verdict_max_new_tokens,
+        max_prompt_tokens=config.rollout.max_prompt_tokens,
+        samples=section.samples,
+        judged=section.samples,
+        reflections=section.reflections,
+    )
+
+
+class _ProblemChecker:
+    """Checks gold answers of all problems, and the length of the first prompts."""
+
+    def __init__(self, config: RunConfig, encoder: PromptEncoder) -> None:
+        self._config = config
+        self._encoder = encoder
+        self._measured = 0
+
+    def check(self, problem: Problem) -> None:
+        get_verifier(problem.verifier).check_gold(problem)
+        if problem.images and not self._encoder.reads_images:
+            raise ProblemError(
+                f"Problem {problem.id} has images, but the model {self._encoder.name} reads none: use a "
+                "vision-language model."
+            )
+        if self._measured < PROMPTS_CHECKED:
+            self._measured += 1
+            task = solve_task(problem, seed=self._config.seed, round=1)
+            length = self._encoder.count_tokens(task_prompts([task], Path())[0])
+            limit = self._config.rollout.max_prompt_tokens
+            if length > limit:
+                raise ProblemError(
+                    f"The prompt of problem {problem.id} has {length} tokens, more than rollout.max_prompt_tokens = "
+                    f"{limit}: raise it, or leave the problem out."
+                )
+
+
+def _steps_per_round(config: RunConfig) -> int:
+    """Optimizer steps of a full round."""
+    section = config.learner
+    policy_groups = config.problems.per_round if config.period.train_policy else 0
+    reward_groups = config.judge_quota + config.reflection_quota if config.period.train_reward else 0
+    periods = [policy_groups + reward_groups] if config.period.order == "joint" else [policy_groups, reward_groups]
+    return sum(
+        planned_steps(groups, config.rollout.samples, section.minibatch_sequences, section.epochs)
+        for groups in periods
+        if groups
+    )

@@ -1,0 +1,120 @@
+"""The roll-out stage: tasks in, groups of sampled outputs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from spark_kernel.keyed_random import derive_seed
+from spark_kernel.records import Group, Kind, Rollout, Task
+from spark_kernel.rollout.engine import Prompt, RolloutEngine, Sampling, StopCheck
+
+
+@dataclass(frozen=True, slots=True)
+class RollOutSettings:
+    """How tasks are sampled: `samples` outputs each; judges may have a shorter limit of their own (in tokens)."""
+
+    samples: int
+    max_new_tokens: int
+    max_prompt_tokens: int
+    verdict_max_new_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def limit(self, kind: Kind) -> int:
+        """The longest output of a kind, in tokens."""
+        if kind.judges and self.verdict_max_new_tokens is not None:
+            return self.verdict_max_new_tokens
+        return self.max_new_tokens
+
+    def sampling(self, limit: int) -> Sampling:
+        """The engine's settings for outputs of at most `limit` tokens."""
+        return Sampling(limit, self.temperature, self.top_p, self.top_k, self.max_prompt_tokens)
+
+
+def roll_out(
+    engine: RolloutEngine,
+    tasks: Sequence[Task],
+    settings: RollOutSettings,
+    *,
+    seed: int,
+    round: int,
+    images_root: Path,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    check_stop: StopCheck = lambda: None,
+) -> list[Group]:
+    """Sample every task; each output's seed is keyed by (seed, purpose, round, task, sample).
+
+    Args:
+        engine: stamps its policy version on the rollouts.
+        tasks: their order is kept.
+        settings: see `RollOutSettings`.
+        seed: the run's seed.
+        round: the round in which they are sampled.
+        images_root: the folder that image paths are relative to.
+        on_progress: called with outputs finished and outputs in all.
+        check_stop: raises `Stopped` to abandon the phase.
+
+    Raises:
+        StaleEngineError: the engine's weights are in mid-update or were not synced.
+        ModelError: a prompt does not fit (`fitting` finds out before).
+    """
+    version = engine.version
+    prompts = [
+        replace(
+            prompt, seeds=tuple(derive_seed(seed, "sample", round, prompt.task_id, k) for k in range(settings.samples))
+        )
+        for prompt in task_prompts(tasks, images_root)
+    ]
+    total, done = len(tasks) * settings.samples, 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress(done, total)
+
+    groups: list[Group | None] = [None] * len(tasks)
+    for limit in sorted({settings.limit(task.kind) for task in tasks}):
+        chosen = [i for i, task in enumerate(tasks) if settings.limit(task.kind) == limit]
+        completions = engine.sample(
+            [prompts[i] for i in chosen], settings.sampling(limit), on_progress=progress, check_stop=check_stop
+        )
+        for i, outputs in zip(chosen, completions, strict=True):
+            groups[i] = Group(
+                tasks[i],
+                tuple(
+                    Rollout(
+                        id=f"{tasks[i].id}#{k}",
+                        task_id=tasks[i].id,
+                        index=k,
+                        policy_version=version,
+                        token_ids=output.token_ids,
+                        logprobs=output.logprobs,
+                        text=output.text,
+                        truncated=output.truncated,
+                        seconds=output.seconds,
+                    )
+                    for k, output in enumerate(outputs)
+                ),
+            )
+    return [group for group in groups if group is not None]
+
+
+def fitting(
+    engine: RolloutEngine, tasks: Sequence[Task], settings: RollOutSettings, *, context_length: int, images_root: Path
+) -> list[bool]:
+    """Whether each task's prompt is within the limit and leaves room for its output in the context."""
+    counts = engine.count_tokens(task_prompts(tasks, images_root))
+    return [
+        count <= settings.max_prompt_tokens and count + settings.limit(task.kind) <= context_length
+        for task, count in zip(tasks, counts, strict=True)
+    ]
+
+
+def task_prompts(tasks: Sequence[Task], images_root: Path) -> list[Prompt]:
+    """Tasks as prompts without seeds, to be measured or scored."""
+    return [
+        Prompt(task.id, task.messages, (), tuple(images_root / image.path for image in task.images)) for task in tasks
+    ]

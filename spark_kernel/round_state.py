@@ -1,0 +1,139 @@
+"""Where a run stands: between which phases, and what the round in flight has made so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from spark_kernel.config import PeriodSection
+from spark_kernel.records import Exclusion, Group, Period, Problem, Recycled, Task, UpdateStats
+from spark_kernel.recycle.queue import TaskQueue
+from spark_kernel.runs.codec import from_json, to_json
+
+
+class Phase(StrEnum):
+    """What is done in one step of a round."""
+
+    ROLL_OUT = "roll_out"
+    """Sample n outputs for every task of the period."""
+    VERIFY = "verify"
+    """Score them; advantages."""
+    RECYCLE = "recycle"
+    """Make new tasks of them."""
+    UPDATE = "update"
+    """Train on them."""
+    REPORT = "report"
+    """Write the round down and go on to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A phase of a period; the report belongs to no period in particular and carries the last one."""
+
+    period: Period
+    phase: Phase
+
+    def __str__(self) -> str:
+        return str(self.phase) if self.phase is Phase.REPORT else f"{self.phase} ({self.period} period)"
+
+
+def schedule(period: PeriodSection) -> tuple[Stage, ...]:
+    """The stages of a round, in order (algorithm.md section 2).
+
+    Alternating: roll out, verify, recycle, update; and once more for the reward period, by the updated policy.
+    Joint: both halves are rolled out by the same policy and trained on in one update.
+    """
+    sampled = (Phase.ROLL_OUT, Phase.VERIFY, Phase.RECYCLE)
+    stages = [Stage(Period.POLICY, phase) for phase in sampled]
+    if period.order == "joint":
+        if period.train_reward:
+            stages += [Stage(Period.REWARD, phase) for phase in sampled]
+        stages.append(Stage(Period.JOINT, Phase.UPDATE))
+    else:
+        if period.train_policy:
+            stages.append(Stage(Period.POLICY, Phase.UPDATE))
+        if period.train_reward:
+            stages += [Stage(Period.REWARD, phase) for phase in (*sampled, Phase.UPDATE)]
+    return (*stages, Stage(stages[-1].period, Phase.REPORT))
+
+
+@dataclass(slots=True)
+class RoundState:
+    """The round in flight. `stage` counts the stages done; groups are kept by the period that sampled them.
+
+    `cursor_after` is the problem cursor once this round's problems are taken.
+    """
+
+    round: int
+    stage: int = 0
+    cursor_after: int | None = None
+    problems: tuple[Problem, ...] = ()
+    groups: dict[Period, tuple[Group, ...]] = field(default_factory=dict)
+    recycled: dict[Period, Recycled] = field(default_factory=dict)
+    exclusions: list[Exclusion] = field(default_factory=list)
+    updates: list[UpdateStats] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def made(self) -> tuple[Task, ...]:
+        """Every task recycled in this round."""
+        return tuple(task for recycled in self.recycled.values() for task in recycled.tasks)
+
+
+@dataclass(slots=True)
+class TrainerState:
+    """Everything a trainer must remember besides weights and optimizer: small, and JSON in a checkpoint.
+
+    `completed` rounds; `cursor` into the problems; `queue` of recycled tasks; `flight`, the round under way.
+    """
+
+    completed: int
+    cursor: int
+    queue: TaskQueue
+    flight: RoundState
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values. The groups and problems of the round under way stay in the run's journal."""
+        flight = self.flight
+        return {
+            "completed": self.completed,
+            "cursor": self.cursor,
+            "queue": [to_json(task) for task in self.queue.tasks],
+            "flight": {
+                "round": flight.round,
+                "stage": flight.stage,
+                "cursor_after": flight.cursor_after,
+                "recycled": {str(period): to_json(value) for period, value in flight.recycled.items()},
+                "exclusions": _all_json(flight.exclusions),
+                "updates": _all_json(flight.updates),
+                "seconds": flight.seconds,
+                "notes": flight.notes,
+            },
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> TrainerState:
+        """The inverse of `to_json`, without groups and problems."""
+        flight = value["flight"]
+        return cls(
+            completed=value["completed"],
+            cursor=value["cursor"],
+            queue=TaskQueue(tuple(from_json(Task, task) for task in value["queue"])),
+            flight=RoundState(
+                round=flight["round"],
+                stage=flight["stage"],
+                cursor_after=flight["cursor_after"],
+                recycled={Period(name): from_json(Recycled, item) for name, item in flight["recycled"].items()},
+                exclusions=[from_json(Exclusion, item) for item in flight["exclusions"]],
+                updates=[from_json(UpdateStats, item) for item in flight["updates"]],
+                seconds=dict(flight["seconds"]),
+                notes=list(flight["notes"]),
+            ),
+        )
+
+
+def _all_json(records: Sequence[Any]) -> list[Any]:
+    return [to_json(record) for record in records]

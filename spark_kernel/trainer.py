@@ -1,0 +1,546 @@
+"""The trainer: SPARK's round, phase by phase. This is the one place where the story is told.
+
+    roll out -> verify -> recycle -> update        the policy period, on problems
+    roll out -> verify -> recycle -> update        the reward period, on recycled tasks
+    report
+
+The trainer owns no tensors and does no arithmetic: it hands each stage's records to the next and to the run folder.
+What the run folder already holds is never sampled again: a resumed run reads the recorded rollouts and repeats the
+updates, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from spark_kernel.assembly import Parts, evaluation_settings, roll_out_settings
+from spark_kernel.config import RunConfig
+from spark_kernel.errors import PhaseError, RunFolderError, Stopped
+from spark_kernel.evaluate.cases import Candidate, candidates_of
+from spark_kernel.evaluate.held_out import HeldOutEvaluation, evaluate_held_out
+from spark_kernel.evaluate.round_metrics import kind_stats
+from spark_kernel.events import Event, Listener, StopRequest
+from spark_kernel.learner.checkpoint import STATE_FOLDER, save_learner
+from spark_kernel.problems.images import adopt_images
+from spark_kernel.prompts.build import solve_task
+from spark_kernel.records import (
+    Exclusion,
+    ExclusionReason,
+    Group,
+    Period,
+    Problem,
+    Recycled,
+    Rollout,
+    RoundReport,
+    Task,
+    UpdateStats,
+)
+from spark_kernel.recycle.recycle import re_evaluate, recycle
+from spark_kernel.recycle.settings import settings_from
+from spark_kernel.rollout.roll_out import fitting, roll_out
+from spark_kernel.round_state import Phase, RoundState, Stage, TrainerState, schedule
+from spark_kernel.runs.bundles import EvaluationRecords, PhaseRecords, RoundRecords
+from spark_kernel.runs.checkpoints import checkpoint_name
+from spark_kernel.runs.codec import dumps, to_json
+from spark_kernel.runs.layout import EVALUATIONS, ROUNDS, list_numbers, numbered
+from spark_kernel.runs.storage import read_evaluation, read_round
+from spark_kernel.runs.writer import RunWriter
+from spark_kernel.verify.pool import VerifierPool
+from spark_kernel.verify.score_groups import score_groups
+
+TRAINER_STATE = "trainer.json"
+INHERITED = "inherited"
+"""Subfolder of a fork with the rounds and evaluations of its parent that it still needs."""
+
+
+class Trainer:
+    """Drives a run, phase by phase or in one go.
+
+    Start one with `runs.lifecycle` (`start_run`, `resume_run`, `fork_run`). A phase called out of order is a
+    `PhaseError` that says what is due.
+
+    Args:
+        config: the run's configuration.
+        writer: its folder, held open.
+        parts: model, engine, learner and problems.
+        state: where the run stands; groups of a round under way are read back from the journal.
+        listeners: called with every event, on the thread that trains.
+        history: folders with earlier rounds of this run's ancestry, besides its own (a fork's parent).
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        writer: RunWriter,
+        parts: Parts,
+        state: TrainerState,
+        listeners: Sequence[Listener] = (),
+        history: Sequence[Path] = (),
+    ) -> None:
+        self.config = config
+        self.writer = writer
+        self.parts = parts
+        self.state = state
+        self.listeners = list(listeners)
+        self.stop = StopRequest()
+        self._stages = schedule(config.period)
+        self._recycling = settings_from(config)
+        self._sampling = roll_out_settings(config)
+        self._phase_started = 0.0
+        self._quiet = False
+        self._problems: dict[str, Problem] = {}
+        self._sources: dict[str, Rollout] = {}
+        self._pool = VerifierPool(
+            config.verify.workers, config.verify.deadline_seconds, config.verify.correct_threshold
+        )
+        self._history = (writer.path, writer.path / INHERITED, *history)
+        self._recall_flight()
+        self._recall_sources()
+
+    # --- where the run stands
+
+    @property
+    def completed(self) -> int:
+        """Rounds completed."""
+        return self.state.completed
+
+    @property
+    def due(self) -> Stage:
+        """The stage that comes next."""
+        return self._stages[self.state.flight.stage]
+
+    @property
+    def policy_version(self) -> int:
+        """Completed updates of the policy."""
+        return self.parts.policy.version
+
+    # --- the round
+
+    def roll_out(self) -> list[Group]:
+        """Phase 1: sample n outputs for every task of the period; new problems, or tasks taken from the queue."""
+        with self._phase(Phase.ROLL_OUT) as stage:
+            groups = self._recorded_groups(stage)
+            tasks, exclusions = self._solve_tasks() if stage.period is Period.POLICY else self._recycled_tasks()
+            if groups is None:
+                groups = roll_out(
+                    self.parts.engine,
+                    tasks,
+                    self._sampling,
+                    seed=self.config.seed,
+                    round=self.state.flight.round,
+                    images_root=self.writer.path,
+                    on_progress=self._progress,
+                    check_stop=self.stop.check,
+                )
+            self.state.flight.groups[stage.period] = tuple(groups)
+            self._record(stage, PhaseRecords(problems=self._new_problems(stage), groups=tuple(groups)), exclusions)
+        return groups
+
+    def verify(self, groups: Sequence[Group] | None = None) -> list[Group]:
+        """Phase 2: score every output in worker processes; advantages within each group."""
+        with self._phase(Phase.VERIFY) as stage:
+            own = self._own_groups(stage, groups)
+            scored = self._recorded_groups(stage)
+            if scored is None:
+                scored = score_groups(
+                    self._pool,
+                    own,
+                    self._problems,
+                    estimator=self.config.objective.advantage,
+                    delta=self.config.objective.delta,
+                    on_progress=self._progress,
+                )
+                self.stop.check()
+            self.state.flight.groups[stage.period] = tuple(scored)
+            self._record(stage, PhaseRecords(groups=tuple(scored)), ())
+        return scored
+
+    def recycle(self, groups: Sequence[Group] | None = None) -> Recycled:
+        """Phase 3: make judge and reflection tasks of scored rollouts; after a reward period, of its reflections."""
+        with self._phase(Phase.RECYCLE) as stage:
+            own = self._own_groups(stage, groups)
+            made = self._recycled_from(stage.period, own)
+            self.state.queue = self.state.queue.add(made.tasks)
+            self.state.flight.recycled[stage.period] = made
+            self._record(stage, PhaseRecords(recycled=made.tasks), made.exclusions)
+        return made
+
+    def update(self, groups: Sequence[Group] | None = None) -> UpdateStats | None:
+        """Phase 4: one update of the policy from the period's groups; None where there was nothing to train on."""
+        with self._phase(Phase.UPDATE) as stage:
+            own = self._own_groups(stage, groups)
+            stats: UpdateStats | None = None
+            exclusions: tuple[Exclusion, ...] = ()
+            if own:
+                stats, exclusions = self.parts.learner.update(
+                    own,
+                    period=stage.period,
+                    round=self.state.flight.round,
+                    on_progress=self._progress,
+                    check_stop=self.stop.check,
+                )
+                self.parts.engine.sync(self.parts.policy)
+                self.state.flight.updates.append(stats)
+            self._record(stage, PhaseRecords(meta={"stats": to_json(stats) if stats else None}), exclusions)
+        return stats
+
+    def report(self) -> RoundReport:
+        """The end of a round: its report and tables are written, and the next round is due."""
+        with self._phase(Phase.REPORT):
+            flight = self.state.flight
+            report = self._round_report()
+            records = RoundRecords(
+                round=flight.round,
+                problems=flight.problems,
+                groups=flight.groups,
+                recycled=flight.made,
+                exclusions=tuple(flight.exclusions),
+                meta={"cursor": flight.cursor_after, "policy_version": report.policy_version},
+            )
+            if not self._is_recorded(flight.round):
+                self.writer.finish_round(records, report)
+        self._remember_sources()
+        self.state.completed = flight.round
+        self.state.cursor = flight.cursor_after if flight.cursor_after is not None else self.state.cursor
+        self.state.flight = RoundState(round=flight.round + 1)
+        self._emit("round_finished", round=flight.round, data=to_json(report))
+        return report
+
+    def step(self) -> Any:
+        """Whatever phase is due."""
+        return getattr(self, self.due.phase)()
+
+    def round(self) -> RoundReport:
+        """All phases that are left of the round."""
+        while self.due.phase is not Phase.REPORT:
+            self.step()
+        return self.report()
+
+    def replay_round(self, done: int, total: int) -> None:
+        """Repeat a round that is on disk, for its updates alone; the run's events are not written again."""
+        self._quiet = True
+        try:
+            self.round()
+        finally:
+            self._quiet = False
+        self._emit("progress", phase="replay", done=done, total=total)
+
+    def train(self, rounds: int | None = None) -> list[RoundReport]:
+        """Rounds up to the configured number, or `rounds` more; evaluations and checkpoints where they are due.
+
+        A stop (`trainer.stop.ask()`, from any thread) is honoured at the next micro-batch: a checkpoint is written
+        and the reports so far are returned; `trainer.stop.asked` says that it was stopped.
+        """
+        last = self.config.rounds if rounds is None else self.state.completed + rounds
+        reports: list[RoundReport] = []
+        self._emit("run_started", data={"rounds": last, "completed": self.state.completed})
+        try:
+            if self.state.completed < last:
+                self._evaluate_if_due(last)
+            while self.state.completed < last:
+                reports.append(self.round())
+                self._evaluate_if_due(last)
+                if self._checkpoint_due(last):
+                    self.checkpoint()
+        except Stopped:
+            self.checkpoint()
+            self._emit("stopped", data={"due": str(self.due)})
+            return reports
+        self._emit("run_finished", data={"completed": self.state.completed})
+        return reports
+
+    def evaluate(self) -> HeldOutEvaluation:
+        """Evaluate the policy, as it is between two rounds, on held-out problems; written to the run folder."""
+        if self.state.flight.stage:
+            raise PhaseError(f"Evaluation comes between rounds: {self.due} is due in round {self.state.flight.round}.")
+        started = time.perf_counter()
+        self._emit("phase_started", round=self.state.completed, phase="evaluate")
+        chosen = self.parts.stream.held_out(self.config.evaluation.problems, seed=self.config.seed)
+        problems = [adopt_images(problem, self.writer.path) for problem in chosen]
+        finished = Counter[str]()
+
+        def progress(line: str, count: int) -> None:
+            finished[line] += count
+            self._emit("progress", phase=f"evaluate {line}", done=finished[line])
+
+        evaluation = evaluate_held_out(
+            self.parts.engine,
+            self._pool,
+            problems,
+            evaluation_settings(self.config),
+            seed=self.config.seed,
+            round=self.state.completed,
+            frozen=self._frozen_candidates(),
+            encode=self.parts.policy.encoder.text_ids,
+            image_root=self.writer.path,
+            on_progress=progress,
+            check_stop=self.stop.check,
+        )
+        records = EvaluationRecords(
+            self.state.completed, tuple(problems), evaluation.groups, tuple(evaluation.exclusions)
+        )
+        self.writer.write_evaluation(records, evaluation.summary)
+        self._emit(
+            "evaluation_finished",
+            round=self.state.completed,
+            phase="evaluate",
+            data={"seconds": time.perf_counter() - started, "summary": evaluation.summary},
+        )
+        return evaluation
+
+    def checkpoint(self) -> Path:
+        """Write a checkpoint of this instant: after a round, between two phases, or in mid-update after a stop."""
+        in_flight = self.state.flight.stage > 0 or self.parts.learner.progress is not None
+        round_number = self.state.flight.round if in_flight else self.state.completed
+
+        def write(folder: Path) -> None:
+            save_learner(self.parts.learner, folder)
+            (folder / STATE_FOLDER / TRAINER_STATE).write_text(dumps(self.state.to_json()), encoding="utf-8")
+
+        path = self.writer.write_checkpoint(checkpoint_name(round_number, in_progress=in_flight), write)
+        self.writer.prune_checkpoints(self.config.checkpoint.keep)
+        self._emit("checkpoint_written", round=round_number, data={"in_progress": in_flight})
+        return path
+
+    def close(self) -> None:
+        """Release worker processes, engine and the run's lock; calling it twice is fine."""
+        self._pool.close()
+        self.parts.engine.close()
+        self.writer.close()
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # --- the work inside the phases
+
+    def _solve_tasks(self) -> tuple[list[Task], tuple[Exclusion, ...]]:
+        """The solve tasks of the round's new problems."""
+        flight = self.state.flight
+        taken = self.parts.stream.take(self.state.cursor, self.config.problems.per_round, round=flight.round)
+        flight.cursor_after = taken.cursor
+        flight.problems = tuple(adopt_images(problem, self.writer.path) for problem in taken.problems)
+        self._problems |= {problem.id: problem for problem in flight.problems}
+        tasks = [solve_task(problem, seed=self.config.seed, round=flight.round) for problem in flight.problems]
+        fitting = self._fits(tasks)
+        too_long = tuple(
+            Exclusion(flight.round, "problems", ExclusionReason.PROMPT_TOO_LONG, task.problem_id, task.kind)
+            for task, fits in zip(tasks, fitting, strict=True)
+            if not fits
+        )
+        return [t for t, fits in zip(tasks, fitting, strict=True) if fits], (*taken.exclusions, *too_long)
+
+    def _recycled_tasks(self) -> tuple[list[Task], tuple[Exclusion, ...]]:
+        """The tasks that this reward period takes from the queue; what is too old leaves it."""
+        flight = self.state.flight
+        queue, too_old = self.state.queue.drop_old(flight.round, self._recycling.max_age)
+        taken, self.state.queue = queue.take(self._recycling, flight.round)
+        if not taken:
+            flight.notes.append(
+                f"No reward period: {len(queue)} recycled tasks wait, {self._recycling.minimum} needed."
+            )
+        return list(taken), too_old
+
+    def _recycled_from(self, period: Period, groups: Sequence[Group]) -> Recycled:
+        if not self.config.period.train_reward:
+            return Recycled()
+        keyed: dict[str, Any] = {"seed": self.config.seed, "round": self.state.flight.round, "fits": self._fits}
+        if period is Period.POLICY:
+            return recycle(groups, self._problems, self._recycling, **keyed)
+        return re_evaluate(groups, self._problems, self._sources | self._own_rollouts(), self._recycling, **keyed)
+
+    def _round_report(self) -> RoundReport:
+        flight = self.state.flight
+        made = Counter(f"{task.kind}/{task.origin}" for task in flight.made)
+        policy = flight.recycled.get(Period.POLICY, Recycled())
+        return RoundReport(
+            round=flight.round,
+            policy_version=self.parts.policy.version,
+            kinds=tuple(stats for period, groups in flight.groups.items() for stats in kind_stats(groups, period)),
+            updates=tuple(flight.updates),
+            seconds_by_phase=dict(flight.seconds),
+            recycled=dict(sorted(made.items())),
+            exclusions=dict(sorted(Counter(f"{e.stage}/{e.reason}" for e in flight.exclusions).items())),
+            queue_length=len(self.state.queue),
+            balance_before=policy.balance_before,
+            balance_after=policy.balance_after,
+            notes=tuple(flight.notes),
+        )
+
+    # --- small helpers
+
+    def _fits(self, tasks: Sequence[Task]) -> list[bool]:
+        return fitting(
+            self.parts.engine,
+            tasks,
+            self._sampling,
+            context_length=self.parts.policy.loaded.context_length,
+            images_root=self.writer.path,
+        )
+
+    def _progress(self, done: int, total: int) -> None:
+        self.stop.check()
+        self._emit("progress", done=done, total=total)
+
+    @contextmanager
+    def _phase(self, phase: Phase) -> Iterator[Stage]:
+        """Refuse a phase that is not due; time it, announce it, and count it as done when it succeeds."""
+        stage = self.due
+        flight = self.state.flight
+        if stage.phase is not phase:
+            raise PhaseError(f"{phase} was called, but in round {flight.round} {stage} is due.")
+        before = (self.state.queue, len(flight.exclusions), len(flight.notes))
+        started = self._phase_started = time.perf_counter()
+        self._emit("phase_started")
+        try:
+            yield stage
+        except BaseException:  # whatever stopped it, a phase that is repeated must find what it found before
+            self.state.queue = before[0]
+            del flight.exclusions[before[1] :], flight.notes[before[2] :]
+            raise
+        seconds = flight.seconds.setdefault(f"{stage.period}/{stage.phase}", time.perf_counter() - started)
+        self._emit("phase_finished", data={"seconds": seconds})
+        flight.stage += 1
+
+    def _record(self, stage: Stage, records: PhaseRecords, exclusions: Sequence[Exclusion]) -> None:
+        """Keep a phase's exclusions and write its records to the journal, unless the folder has them already.
+
+        The seconds of a phase that is only repeated are those of the first time.
+        """
+        flight = self.state.flight
+        flight.exclusions += exclusions
+        if self._is_recorded(flight.round):
+            return
+        index = self._stages.index(stage)
+        seconds = time.perf_counter() - self._phase_started
+        recalled = self.writer.recall_phase(flight.round, index, stage.period, stage.phase)
+        if recalled is None:
+            meta = {**records.meta, "seconds": seconds}
+            records = replace(records, exclusions=tuple(exclusions), meta=meta)
+            self.writer.record_phase(flight.round, index, stage.period, stage.phase, records)
+        else:
+            seconds = float(recalled.meta["seconds"])
+        flight.seconds[f"{stage.period}/{stage.phase}"] = seconds
+
+    def _recorded_groups(self, stage: Stage) -> list[Group] | None:
+        """The groups of a stage that the run folder already holds, from a finished round or the journal."""
+        round_number = self.state.flight.round
+        if self._is_recorded(round_number):
+            return list(self._finished_round(round_number).groups.get(stage.period, ()))
+        recalled = self.writer.recall_phase(round_number, self._stages.index(stage), stage.period, stage.phase)
+        return list(recalled.groups) if recalled is not None else None
+
+    def _is_recorded(self, round_number: int) -> bool:
+        return round_number <= self.writer.last_round
+
+    def _own_groups(self, stage: Stage, given: Sequence[Group] | None) -> list[Group]:
+        """The groups the stage works on: the trainer's own, which those a caller passes must match."""
+        flight = self.state.flight
+        periods = [Period.POLICY, Period.REWARD] if stage.period is Period.JOINT else [stage.period]
+        if stage.period is Period.JOINT and not self.config.period.train_policy:
+            periods = [Period.REWARD]
+        own = [group for period in periods for group in flight.groups.get(period, ())]
+        if given is not None and [g.task.id for g in given] != [g.task.id for g in own]:
+            raise PhaseError(
+                f"{stage} works on the {len(own)} groups that {periods[0]} period's roll_out made; other groups were "
+                "given. Call it without arguments, or with what the phase before returned."
+            )
+        return own
+
+    def _new_problems(self, stage: Stage) -> tuple[Problem, ...]:
+        return self.state.flight.problems if stage.period is Period.POLICY else ()
+
+    def _own_rollouts(self) -> dict[str, Rollout]:
+        groups = self.state.flight.groups.get(Period.POLICY, ())
+        return {rollout.id: rollout for group in groups for rollout in group.rollouts}
+
+    def _remember_sources(self) -> None:
+        """Keep the problems and source rollouts of queued tasks for the rounds to come, and no others."""
+        sources = self._sources | self._own_rollouts()
+        wanted = {source for task in self.state.queue.tasks for source in task.sources}
+        self._sources = {name: sources[name] for name in wanted if name in sources}
+        problems = {task.problem_id for task in self.state.queue.tasks}
+        self._problems = {name: self._problems[name] for name in problems}
+
+    def _frozen_candidates(self) -> tuple[Candidate, ...]:
+        """The answers of the run's first evaluation that may be judged: the pool that all later judges share."""
+        for folder in reversed(self._history):
+            evaluated = list_numbers(folder / EVALUATIONS)
+            if evaluated:
+                records = read_evaluation(folder / EVALUATIONS / numbered(evaluated[0]))
+                return candidates_of(records.groups["solve"])[0]
+        return ()
+
+    def _finished_round(self, number: int) -> RoundRecords:
+        """A finished round of this run or its ancestry, from the disk."""
+        for folder in self._history:
+            if (folder / ROUNDS / numbered(number)).is_dir():
+                return read_round(folder / ROUNDS / numbered(number))
+        raise RunFolderError(f"{self.writer.path} lacks round {number}, which it needs to go on.")
+
+    def _recall_flight(self) -> None:
+        """After a resume: the groups and problems of the round under way, from the journal or the finished round."""
+        flight = self.state.flight
+        if flight.stage and self._is_recorded(flight.round):
+            finished = self._finished_round(flight.round)
+            flight.problems = finished.problems
+            done = {stage.period for stage in self._stages[: flight.stage]}
+            flight.groups = {period: groups for period, groups in finished.groups.items() if period in done}
+            return
+        for index, stage in enumerate(self._stages[: flight.stage]):
+            recalled = self.writer.recall_phase(flight.round, index, stage.period, stage.phase)
+            if recalled is None:
+                raise RunFolderError(
+                    f"The journal of {self.writer.path} lacks {stage} of round {flight.round}, which its checkpoint "
+                    "needs: go back to an earlier round."
+                )
+            flight.problems += recalled.problems
+            if recalled.groups:
+                flight.groups[stage.period] = recalled.groups
+
+    def _recall_sources(self) -> None:
+        """After a resume: what `_remember_sources` kept, from the disk."""
+        flight = self.state.flight
+        self._problems |= {problem.id: problem for problem in flight.problems}
+        waiting = [task for task in self.state.queue.tasks if task.round != flight.round]
+        waiting += [group.task for group in flight.groups.get(Period.REWARD, ()) if group.task.round != flight.round]
+        for number in sorted({task.round for task in waiting}):
+            records = self._finished_round(number)
+            self._problems |= {problem.id: problem for problem in records.problems}
+            for groups in records.groups.values():
+                self._sources |= {rollout.id: rollout for group in groups for rollout in group.rollouts}
+
+    def _evaluate_if_due(self, last: int) -> None:
+        every = self.config.evaluation.every
+        completed = self.state.completed
+        due = every and (completed % every == 0 or completed == last)
+        if due and not self.state.flight.stage and completed not in list_numbers(self.writer.path / EVALUATIONS):
+            self.evaluate()
+
+    def _checkpoint_due(self, last: int) -> bool:
+        return self.state.completed % self.config.checkpoint.every == 0 or self.state.completed == last
+
+    def _emit(self, name: str, **fields: Any) -> None:
+        if self._quiet:
+            return
+        stage = self.due
+        defaults: dict[str, Any] = {
+            "round": self.state.flight.round,
+            "period": str(stage.period),
+            "phase": str(stage.phase),
+        }
+        event = Event(name, **(defaults | fields))
+        if name != "progress":
+            self.writer.append_event(
+                {"event": name, "round": event.round, "period": event.period, "phase": event.phase, **event.data}
+            )
+        for listener in self.listeners:
+            listener(event)
