@@ -56,11 +56,18 @@ def _sentence(error: OSError, path: Path, doing: str) -> str:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a new file and wait until it is on disk."""
+    """Write a new file; `sync_file` or `sync_tree` makes it durable."""
     with path.open("xb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's content is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(path: Path) -> None:
@@ -76,11 +83,7 @@ def sync_tree(root: Path) -> None:
     """Wait until every file and folder below, and the folder itself, is on disk."""
     for folder, _, names in os.walk(root, topdown=False):
         for name in names:
-            descriptor = os.open(Path(folder) / name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_file(Path(folder) / name)
         sync_folder(Path(folder))
 
 
@@ -123,6 +126,7 @@ def replace_file(run: Path, target: Path, data: bytes, doing: str) -> None:
         try:
             temporary.parent.mkdir(exist_ok=True)
             write_file(temporary, data)
+            sync_file(temporary)
             temporary.replace(target)
             sync_folder(target.parent)
         finally:

@@ -180,7 +180,7 @@ class RunWriter:
                 sync_folder(folder.parent.parent)
         with staged_folder(self.path, folder, f"record phase {phase} of round {round}") as temporary:
             storage.write_phase(temporary, info, records)
-        self._note({"event": "phase", "round": round, "index": index, "period": info.period, "phase": phase})
+        self.append_event({"event": "phase", "round": round, "index": index, "period": info.period, "phase": phase})
 
     def recall_phase(self, round: int, index: int, period: Period, phase: str) -> PhaseRecords | None:
         """What this phase made before a kill or stop; None if it is not in the journal.
