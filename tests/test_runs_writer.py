@@ -32,7 +32,7 @@ from spark_kernel.runs.checkpoints import (
 )
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.writer import RunWriter
-from tests.helpers.runs import (
+from tests.helpers.recorded_runs import (
     CONFIG,
     ENVIRONMENT,
     fill_checkpoint,
@@ -302,7 +302,7 @@ def check_prefix(run: Path) -> int:
 
 def test_a_run_survives_being_killed_at_any_moment(run: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.helpers.runs"])
+    context.set_forkserver_preload(["tests.helpers.recorded_runs"])
     rng = Random(7)
     seen = []
     for kill in range(KILLS):
