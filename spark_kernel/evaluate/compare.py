@@ -107,9 +107,7 @@ def problem_cells(groups: Iterable[Group], *, balanced: bool = False) -> dict[st
         outcomes = [float(r.score.correct) for r in group.rollouts if r.score and r.score.correct is not None]
         if not outcomes:
             continue
-        strata = cells.setdefault(
-            task.problem_id, {stratum: (0.0, 0) for stratum in (STRATA[task.kind] if balanced else ("all",))}
-        )
+        strata = cells.setdefault(task.problem_id, dict.fromkeys(STRATA[task.kind] if balanced else ("all",), (0.0, 0)))
         stratum = task.label if balanced else "all"
         total, n = strata[stratum]
         strata[stratum] = (total + sum(outcomes), n + len(outcomes))

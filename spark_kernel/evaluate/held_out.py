@@ -19,6 +19,7 @@ from spark_kernel.evaluate.round_metrics import exclusion_counts
 from spark_kernel.evaluate.summaries import answer_summary, judge_summary, loop_summary, reflection_summary
 from spark_kernel.evaluate.verdict_probability import Encode, yes_probabilities
 from spark_kernel.keyed_random import derive_seed
+from spark_kernel.prompts.build import WrittenPrompt
 from spark_kernel.records import Exclusion, Group, Kind, Problem, Rollout, Score, View
 from spark_kernel.rollout.engine import Prompt, RolloutEngine, Sampling, StopCheck
 from spark_kernel.test_time.loop import image_paths, self_correct
@@ -145,11 +146,10 @@ def evaluate_held_out(
         exclusions += left_out
     attempts: tuple[Attempt, ...] = ()
     if settings.reflections:
-        asked = {group.task.problem_id for group in solved}
-        attempts = asker.loop([problem for problem in problems if problem.id in asked])
+        attempts = asker.loop(known, solved)
         chains = chain_groups(attempts, known, pool.score, round=round, policy_version=engine.version)
         groups |= {f"loop/{kind}": tuple(g for g in chains if g.task.kind is kind) for kind in _kinds(chains)}
-        lines["greedy"] = answer_summary(groups["loop/solve"])
+        lines["greedy"] = answer_summary(groups.get("loop/solve", ()))
         lines["loop"] = loop_summary(attempts, chains)
     summary = {
         "problems": len(problems),
@@ -217,14 +217,16 @@ class _Asker:
             groups.append(Group(case.task, rollouts))
         return tuple(groups), left_out
 
-    def loop(self, problems: Sequence[Problem]) -> tuple[Attempt, ...]:
-        """The test-time loop, one chain per problem."""
+    def loop(self, problems: Mapping[str, Problem], solved: Sequence[Group]) -> tuple[Attempt, ...]:
+        """The test-time loop, one chain per problem that was solved, begun in the same words."""
         self.check_stop()
+        tasks = [group.task for group in solved]
         return self_correct(
             self.engine,
-            problems,
+            [problems[task.problem_id] for task in tasks],
             self.settings.loop,
             seed=derive_seed(self.seed, STAGE),
+            solve_prompts={task.problem_id: WrittenPrompt(task.template_id, task.messages) for task in tasks},
             image_root=self.image_root,
             on_progress=lambda count: self.on_progress("loop", count),
             check_stop=self.check_stop,

@@ -28,6 +28,7 @@ def self_correct(
     settings: LoopSettings,
     *,
     seed: int,
+    solve_prompts: Mapping[str, WrittenPrompt] | None = None,
     image_root: Path | None = None,
     on_step: Callable[[Step], None] = lambda _: None,
     on_progress: Callable[[int], None] = lambda _: None,
@@ -37,13 +38,14 @@ def self_correct(
 
     Args:
         seed: with the problem's id and the step's index it determines every draw, whatever else is in the batch.
+        solve_prompts: how to ask a problem first, by its id; where absent a template is drawn.
         image_root: folder that relative image paths start from.
         on_step: receives every step once its batch is sampled; whether it is final is settled later.
 
     Raises:
         ModelError: a question alone does not fit the context.
     """
-    loop = _Loop(engine, settings, seed, image_root, on_step, on_progress, check_stop)
+    loop = _Loop(engine, settings, seed, solve_prompts or {}, image_root, on_step, on_progress, check_stop)
     chains = [_Chain(problem) for problem in problems]
     loop.solve(chains)
     for used in range(settings.reflections + 1):
@@ -130,6 +132,7 @@ class _Loop:
     engine: RolloutEngine
     settings: LoopSettings
     seed: int
+    solve_prompts: Mapping[str, WrittenPrompt]
     image_root: Path | None
     on_step: Callable[[Step], None]
     on_progress: Callable[[int], None]
@@ -195,7 +198,7 @@ class _Loop:
         problem, index = chain.problem, len(chain.steps)
         rng = keyed_random(self.seed, "test-time-template", problem.id, index)
         if kind is Kind.SOLVE or view is None:
-            written = solve_prompt(problem, rng)
+            written = self.solve_prompts.get(problem.id) or solve_prompt(problem, rng)
         elif kind is Kind.POINTWISE:
             written = pointwise_prompt(problem, chain.response.text, view, rng)
         else:
