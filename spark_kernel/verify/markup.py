@@ -46,6 +46,7 @@ DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "
 SIZING = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg)(?![A-Za-z])\.?|\\(?:displaystyle|textstyle)(?![A-Za-z])")
 FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 TAIL_COMMANDS = ("\\\\", "\\,", "\\;", "\\:", "\\!", "\\quad", "\\qquad", "~", ".", ",", ";")
+BRACED_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d{3}(?!\d))")
 WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox)\s*\{([^{}]*)\}[\s.]*")
 
 
@@ -67,7 +68,8 @@ def tidy(content: str) -> str:
         inner = text[len(opening) : len(text) - len(closing)]
         if text.startswith(opening) and text.endswith(closing) and inner and opening not in inner:
             text = _without_tail(inner)
-    return FRACTION.sub(r"\\frac", SIZING.sub("", text)).strip()
+    text = BRACED_COMMA.sub("", SIZING.sub("", text))
+    return FRACTION.sub(r"\\frac", text).strip()
 
 
 def _without_tail(text: str) -> str:

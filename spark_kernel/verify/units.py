@@ -5,20 +5,17 @@ from __future__ import annotations
 import re
 
 WORD = re.compile(r"[A-Za-z]+")
-POWER = r"(?:\^\s*\{?-?[123]\}?|(?<=[A-Za-z])[23])?"
+POWER = r"(?:\s*\^\s*\{?-?[123]\}?|(?<=[A-Za-z])[23])?"
 UNIT = re.compile(rf"[A-Za-zµΩ\\][A-Za-zµΩ\\\s.^{{}}()'*-]*?{POWER}(?:/[A-Za-z]+{POWER})?")
 COMMAND = re.compile(r"\\(?!(?:circ|degree|mu|Omega)(?![A-Za-z]))")
 CURRENCIES = frozenset({"$", "\\$", "€", "£", "¥", "₹"})
 PERCENT = re.compile(r"\s*(?:\\?%|per\s?cent\b|percentage points?\b)\s*")
 NOT_A_UNIT_TEXT = """
 or and to not no minus plus times over mod point if when but between than more less per of by divided squared
-cubed sqrt frac pi infty sin cos tan log ln exp cdot pm mp leq geq neq in cup dots ldots mathbf overline remainder half halves third
-thirds quarter quarters fourths fifths sixths eighths tenths hundredths thousandths
+cubed sqrt frac pi infty sin cos tan log ln exp cdot pm mp leq geq neq in cup dots ldots mathbf overline
+remainder half halves third thirds quarter quarters fourths fifths sixths eighths tenths hundredths thousandths
 """
-NOT_A_POWER = r"(?:\^\s*\{?-?[123]\}?|(?<=[A-Za-z])[23])?"
-UNIT = re.compile(rf"[A-Za-zµΩ\\][A-Za-zµΩ\\\s.^{{}}()'*-]*?{POWER}(?:/[A-Za-z]+{POWER})?")
-COMMAND = re.compile(r"\\(?!(?:circ|degree|mu|Omega)(?![A-Za-z]))")
-CURRENCIES = frozenset({"$", "\\$", "€", "£", "¥", "₹"})
+NOT_A_UNIT = frozenset(NOT_A_UNIT_TEXT.split())
 SCALES = {
     "dozen": 12,
     "hundred": 100,
@@ -83,11 +80,11 @@ def read_tail(text: str) -> tuple[int, bool, str] | None:
     unit = re.sub(r"\s*\([A-Za-z ]+\)$", "", text).rstrip(".")
     if len(unit) > 40 or not UNIT.fullmatch(unit) or COMMAND.search(unit):
         return None
-    if unit in KNOWN and (spaced or len(unit) > 1):  # "5m" is more likely algebra than metres
+    if unit in KNOWN:
         return scale, False, KNOWN[unit]
     words = WORD.findall(unit)
     if not words or NOT_A_UNIT & {word.lower() for word in words}:
         return None
-    known = all(word in KNOWN for word in words) and (spaced or len(unit) > 1)
+    known = all(word in KNOWN for word in words)
     spelled = spaced and all(len(word) >= 3 for word in words[:1])
     return (scale, False, unit) if known or spelled else None
