@@ -1,0 +1,57 @@
+# The commands of this project. Everything runs in .venv, which `make setup` makes and keeps up to date.
+#   PYTHON=python3.12   the interpreter that .venv is made with
+#   VARIANT=cpu|gpu     which installation (default: gpu where nvidia-smi works)
+#   ARGS="..."          passed on: `make run ARGS="--rounds 5"`, `make test ARGS="-k recycle"`
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+VARIANT ?= auto
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(PYTHON) scripts/setup_environment.py --venv $(VENV) --variant $(VARIANT)
+PYTEST := $(BIN)/python -m pytest --timeout 600
+TEST_MODEL := smollm2-135m
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run test test-fast test-model lint format typecheck clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## make or update .venv with what running needs
+	@$(SETUP)
+
+setup-dev:  ## the same with what testing and checking need
+	@$(SETUP) --extra dev
+
+run: setup  ## set up, then train with the quickstart preset and print a report
+	@$(BIN)/workbench run quickstart $(ARGS)
+
+test: setup-dev test-model  ## set up, then the whole test suite
+	@$(PYTEST) $(ARGS)
+
+test-fast: setup-dev  ## the tests that take a minute together
+	@$(PYTEST) -m "not slow and not model" $(ARGS)
+
+# The small real language model for the tests marked `model`. Where it cannot be had they are skipped, except in CI.
+test-model: setup-dev
+	@$(BIN)/workbench models get $(TEST_MODEL) || { \
+		if [ -n "$$CI$$REQUIRE_MODEL" ]; then \
+			echo "make test: the tests need the model $(TEST_MODEL) and it cannot be had (see above)." >&2; exit 1; \
+		fi; \
+		echo "make test: going on without the model $(TEST_MODEL); the tests marked \"model\" are skipped." >&2; }
+
+lint: setup-dev  ## ruff: rules and format
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+
+format: setup-dev  ## let ruff rewrite what it can
+	@$(BIN)/python -m ruff check --fix .
+	@$(BIN)/python -m ruff format .
+
+typecheck: setup-dev  ## mypy, strict on spark_kernel
+	@$(BIN)/python -m mypy
+
+clean:  ## remove .venv, caches and build output; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
