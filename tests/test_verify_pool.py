@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -99,14 +100,15 @@ def test_a_timeout_a_crash_and_an_unparseable_answer_are_three_results(pool: Ver
     ]
 
 
-def test_a_huge_power_ends_and_leaves_the_others_alone() -> None:
-    with VerifierPool(1, 2.0) as pool:
-        powers = [r"\boxed{\binom{10^{9}}{10^{8}}}", r"\boxed{9^{9^{9^9}}}", r"\boxed{x+5-x}"]
-        scores = pool.score([request(output, "5", "math") for output in powers])
-    assert scores[0].correct is not True
-    assert scores[0].parse in (Parse.TIMEOUT, Parse.CRASH, Parse.NONE, Parse.OK)
-    assert scores[1].correct is False
-    assert scores[2].correct is True
+def test_mathematics_without_end_is_a_timeout_and_leaves_the_others_alone() -> None:
+    with VerifierPool(1, 1.0) as pool:
+        outputs = [r"\boxed{9^{9^{9^9}}}", r"\boxed{\binom{10^{9}}{10^{8}}}", r"\boxed{x+5-x}"]
+        scores = pool.score([request(output, "5", "math") for output in outputs])
+    assert [(s.parse, s.correct) for s in scores] == [
+        (Parse.OK, False),
+        (Parse.TIMEOUT, None),
+        (Parse.OK, True),
+    ]
 
 
 SCRIPTS = st.one_of(
@@ -176,14 +178,14 @@ def test_workers_are_kept_between_calls_and_gone_after_close() -> None:
 
 
 def test_an_exception_in_the_caller_ends_the_busy_workers_and_leaves_the_pool_usable() -> None:
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     def stop(done: int, count: int) -> None:
-        raise Enough
+        raise EnoughError
 
     with VerifierPool(2, 30.0) as pool:
-        with pytest.raises(Enough):
+        with pytest.raises(EnoughError):
             pool.score(scripted("1", "hang", "hang", "2", "3", "hang", "4", "5"), stop)
         assert not any(worker.busy for worker in pool._workers)
         assert [s.answer for s in pool.score(scripted("6", "7", "8"))] == ["6", "7", "8"]
@@ -300,7 +302,7 @@ def test_ctrl_c_at_the_parent_leaves_no_worker(tmp_path: Path) -> None:
     _, errors = parent.communicate(timeout=SETTLE_SECONDS)
     assert parent.returncode in (-signal.SIGINT, 130)
     assert "KeyboardInterrupt" in errors
-    assert "worker" not in errors.replace("worker_handle", "").replace("self._workers", "").split("Traceback")[0]
+    assert errors.count("Traceback") == 1, "the workers say nothing"
     assert gone(*pids)
 
 
@@ -338,9 +340,8 @@ TASKS = st.builds(
 
 
 @given(st.lists(st.builds(VerifyRequest, TEXT, PROBLEMS, TASKS), max_size=4), st.integers(1, 3))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_requests_arrive_as_they_were_sent(requests: list[VerifyRequest], times: int) -> None:
-    import json
-
     sent = requests * times
     line = encode_requests(sent, 1.0)
     assert line.count(b"\n") == 1
@@ -350,8 +351,6 @@ def test_requests_arrive_as_they_were_sent(requests: list[VerifyRequest], times:
 
 
 def test_lone_surrogates_and_control_characters_survive() -> None:
-    import json
-
     text = "\ud800 \x00 \n \r \u2028 ✓"
     [back] = decode_requests(json.loads(encode_requests([request(text)], 1.0)))
     assert back.output == text

@@ -28,7 +28,8 @@ from spark_kernel.records import (
 
 IMAGE_MARK = "<image>"
 PLACE = re.compile(r"\{(question|candidate|first|second|a|b)\}")
-OWN_TAG = re.compile(r"<(/?)(problem|answer|answer_a|answer_b)>", re.IGNORECASE)
+OWN_TAG = re.compile(r"<(\s*/?\s*(?:problem|answer|answer_a|answer_b|image)\b)", re.IGNORECASE)
+CONTROL_TOKEN = re.compile(r"<(?=\|)")
 MEANING = {"Yes": "correct", "No": "not correct"}
 
 
@@ -237,8 +238,8 @@ def _is_correct(rollout: Rollout) -> bool:
 
 
 def _defuse(text: str) -> str:
-    """Model text whose tags can no longer be taken for ours."""
-    return OWN_TAG.sub(r"< \1\2>", strip_thinking(text))
+    """Model text that can no longer be taken for our tags, for an image, or for a chat's control token (`<|...|>`)."""
+    return CONTROL_TOKEN.sub("< ", OWN_TAG.sub(r"&lt;\1", strip_thinking(text)))
 
 
 def _joined(parts: list[TextPart | ImagePart]) -> tuple[TextPart | ImagePart, ...]:
