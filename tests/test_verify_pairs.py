@@ -56,7 +56,9 @@ def test_pair(pair: dict) -> None:
         ("verdict", "Yes", {}, "judge tasks"),
     ],
 )
-def test_a_gold_its_verifier_cannot_use_is_refused_in_a_sentence(verifier: str, gold: str, meta: dict, says: str) -> None:
+def test_a_gold_its_verifier_cannot_use_is_refused_in_a_sentence(
+    verifier: str, gold: str, meta: dict, says: str
+) -> None:
     with pytest.raises(ProblemError, match=says) as raised:
         get_verifier(verifier).check_gold(Problem("p-17", "What?", gold, verifier, meta=meta))
     message = str(raised.value)
