@@ -22,6 +22,7 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "allow_community_extensions": "false",
     "allow_persistent_secrets": "false",
     "python_enable_replacements": "false",
+    "temp_directory": "",
 }
 READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
