@@ -9,11 +9,11 @@ import re
 import pytest
 
 from spark_kernel.errors import InputError, Stopped
-from spark_kernel.evaluate.cases import candidates_of
+from spark_kernel.evaluate.cases import Candidate, candidates_of
 from spark_kernel.evaluate.compare import Checkpoint, RunResult, compare_runs, line_cells
 from spark_kernel.evaluate.held_out import EvaluationSettings, evaluate_held_out
 from spark_kernel.evaluate.verdict_probability import verdict_opening, yes_probabilities
-from spark_kernel.records import ExclusionReason, Kind, Parse, View
+from spark_kernel.records import ExclusionReason, Kind, Origin, Parse, View
 from spark_kernel.test_time.steps import Stop
 from spark_kernel.verify import VerifierPool
 from tests.helpers.scripted_engine import LocalScorer, ScriptedEngine, sum_problem
@@ -229,6 +229,29 @@ def test_outputs_that_cannot_be_judged_are_left_out_with_their_reason():
     assert reasons.count(ExclusionReason.NO_ANSWER) == sum(r.score.parse is Parse.NONE for r in outputs)
     assert len(reasons) + len(found.candidates) == len(outputs) == 48
     assert sum(found.summary["exclusions"].values()) == len(reasons)
+
+
+def test_a_pair_is_two_different_answers_or_an_exclusion():
+    pool = [
+        Candidate(f"p{i}", place, f"{i}-{place}", 0, rf"\boxed{{{answer}}}", answer, correct, True)
+        for i, answers in enumerate([(("1", True), ("1", False)), (("2", True), ("02", False), ("9", False))])
+        for place, (answer, correct) in enumerate(answers)
+    ]
+    found = evaluate(model(half_right, knows), frozen=pool)
+    equal = [e for e in found.exclusions if e.reason is ExclusionReason.EQUAL_ANSWERS]
+    assert [(e.subject_id, e.kind) for e in equal] == [("p0", Kind.PAIRWISE)]
+    assert {g.task.sources for g in found.groups["frozen/pairwise/full"]} == {("1-0", "1-2"), ("1-2", "1-0")}
+
+
+def test_steps_of_the_loop_are_labelled_by_what_they_are_about():
+    found = evaluate(model(lambda gold, seed: gold + 7, lambda shown, gold, seed: shown == gold and seed % 2 == 0))
+    groups = {g.rollouts[0].id: g for line in found.groups if line.startswith("loop/") for g in found.groups[line]}
+    judged = [group for group in groups.values() if group.task.kind is Kind.POINTWISE]
+    assert {group.task.origin for group in judged} == {Origin.SOLVE, Origin.REFLECTION}
+    for group in judged:
+        about = groups[group.task.sources[0]]
+        assert group.task.label == ("Yes" if about.rollouts[0].score.correct else "No")
+        assert group.task.origin is (Origin.SOLVE if about.task.kind is Kind.SOLVE else Origin.REFLECTION)
 
 
 def test_prompts_that_do_not_fit_are_exclusions_not_errors():

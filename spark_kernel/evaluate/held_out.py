@@ -20,7 +20,7 @@ from spark_kernel.evaluate.summaries import answer_summary, judge_summary, loop_
 from spark_kernel.evaluate.verdict_probability import Encode, yes_probabilities
 from spark_kernel.keyed_random import derive_seed
 from spark_kernel.prompts.build import WrittenPrompt
-from spark_kernel.records import Exclusion, Group, Kind, Problem, Rollout, Score, View
+from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Problem, Rollout, Score, View
 from spark_kernel.rollout.engine import Prompt, RolloutEngine, Sampling, StopCheck
 from spark_kernel.test_time.loop import image_paths, self_correct
 from spark_kernel.test_time.steps import Attempt, LoopSettings
@@ -135,7 +135,9 @@ def evaluate_held_out(
     if frozen:
         pools["frozen"] = (CaseMaker(known, seed, round, "frozen"), tuple(frozen))
     for name, (maker, members) in pools.items():
-        for line, cases in _judge_cases(maker, members, settings).items():
+        asked, left_out = _judge_cases(maker, members, settings)
+        exclusions += left_out
+        for line, cases in asked.items():
             judged, left_out = asker.ask(f"{name}/{line}", cases, 1)
             groups[f"{name}/{line}"] = judged
             lines[f"{name}/{line}"] = judge_summary(judged, cases[0].task.kind, asker.probabilities(judged))
@@ -246,17 +248,21 @@ class _Asker:
 
 def _judge_cases(
     maker: CaseMaker, candidates: Sequence[Candidate], settings: EvaluationSettings
-) -> dict[str, list[Case]]:
-    """The judging cases by line: pointwise and pairwise in every view."""
+) -> tuple[dict[str, list[Case]], list[Exclusion]]:
+    """The judging cases by line, pointwise and pairwise in every view; and the problems whose pairs are equal."""
     lines: dict[str, list[Case]] = {}
-    for members in by_problem(candidates).values():
+    left_out = []
+    for problem_id, members in by_problem(candidates).items():
         pair = maker.draw_pair(members) if settings.pairs else None
+        if settings.pairs and pair is None and len({candidate.correct for candidate in members}) == 2:
+            reason = ExclusionReason.EQUAL_ANSWERS
+            left_out.append(Exclusion(maker.round, STAGE, reason, problem_id, Kind.PAIRWISE, f"{maker.line} answers"))
         for view in settings.views:
             for candidate in members[: settings.judged]:
                 lines.setdefault(f"{Kind.POINTWISE}/{view}", []).append(maker.pointwise(candidate, view))
             if pair:
                 lines.setdefault(f"{Kind.PAIRWISE}/{view}", []).extend(maker.pair(*pair, view))
-    return lines
+    return lines, left_out
 
 
 def _reflection_cases(maker: CaseMaker, candidates: Sequence[Candidate], settings: EvaluationSettings) -> list[Case]:

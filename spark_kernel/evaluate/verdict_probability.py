@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 
 from spark_kernel.prompts.verdicts import BOX, read_verdict
@@ -24,38 +23,36 @@ def yes_probabilities(
 ) -> dict[str, float]:
     """The probability of "Yes" of every pointwise rollout with a readable verdict, by rollout id.
 
-    p = P(yes) / (P(yes) + P(no)); P(v): probability, at temperature 1, of the tokens of "v}" after the shared start.
-    The text is encoded anew, so a model that sampled an unusual split of it is scored on the usual one.
+    p = P(yes) / (P(yes) + P(no)); P(v): probability, at temperature 1, of the text up to the box and "v}" behind it.
+    What precedes the verdict is common to both and falls out. The text is encoded anew, so a model that sampled an
+    unusual split of it into tokens is scored on the usual one.
     """
     prompts: list[Prompt] = []
     outputs: list[list[tuple[int, ...]]] = []
-    places: list[list[tuple[str, int]]] = []
+    ids: list[list[str]] = []
     for group in groups:
         yes, no = spellings(group.task)
         rows: list[tuple[int, ...]] = []
-        where: list[tuple[str, int]] = []
+        members: list[str] = []
         for rollout in group.rollouts:
             if rollout.score is None or rollout.score.parse is not Parse.OK:
                 continue
             opening = verdict_opening(rollout.text, (yes, no))
-            if opening is None:
-                continue
-            pair = [tuple(encode(opening + verdict + "}")) for verdict in (yes, no)]
-            shared = sum(1 for _ in takewhile(lambda ab: ab[0] == ab[1], zip(*pair, strict=False)))
-            where.append((rollout.id, shared))
-            rows += pair
+            if opening is not None:
+                members.append(rollout.id)
+                rows += [tuple(encode(opening + verdict + "}")) for verdict in (yes, no)]
         if rows:
             root = image_root or Path()
             images = tuple(root / image.path for image in group.task.images)
             prompts.append(Prompt(group.task.id, group.task.messages, (), images))
             outputs.append(rows)
-            places.append(where)
+            ids.append(members)
     if not prompts:
         return {}
     found = {}
-    for where, scores in zip(places, engine.score(prompts, outputs), strict=True):
-        for index, (rollout_id, shared) in enumerate(where):
-            yes_logprob, no_logprob = (math.fsum(row[shared:]) for row in scores[2 * index : 2 * index + 2])
+    for members, scores in zip(ids, engine.score(prompts, outputs), strict=True):
+        sums = [math.fsum(row) for row in scores]
+        for rollout_id, yes_logprob, no_logprob in zip(members, sums[::2], sums[1::2], strict=True):
             found[rollout_id] = _logistic(yes_logprob - no_logprob)
     return found
 
