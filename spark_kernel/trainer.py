@@ -355,12 +355,17 @@ class Trainer:
         keyed: dict[str, Any] = {"seed": self.config.seed, "round": self.state.flight.round, "fits": self._fits}
         if period is Period.POLICY:
             return recycle(groups, self._problems, self._recycling, **keyed)
+        if not self.config.recycle.re_evaluation:
+            return Recycled()
         return re_evaluate(groups, self._problems, self._sources | self._own_rollouts(), self._recycling, **keyed)
 
     def _round_report(self) -> RoundReport:
         flight = self.state.flight
         made = Counter(f"{task.kind}/{task.origin}" for task in flight.made)
-        policy = flight.recycled.get(Period.POLICY, Recycled())
+        balance_before, balance_after = Counter[str](), Counter[str]()
+        for recycled in flight.recycled.values():
+            balance_before.update(recycled.balance_before)
+            balance_after.update(recycled.balance_after)
         return RoundReport(
             round=flight.round,
             policy_version=self.parts.policy.version,
@@ -370,8 +375,8 @@ class Trainer:
             recycled=dict(sorted(made.items())),
             exclusions=dict(sorted(Counter(f"{e.stage}/{e.reason}" for e in flight.exclusions).items())),
             queue_length=len(self.state.queue),
-            balance_before=policy.balance_before,
-            balance_after=policy.balance_after,
+            balance_before=dict(balance_before),
+            balance_after=dict(balance_after),
             notes=tuple(flight.notes),
         )
 

@@ -39,7 +39,7 @@ def tiny_config(folder: Path, **overrides: Any) -> RunConfig:
                 "columns": {"question": "question", "gold": "gold", "id": "id"},
                 "verifier": "tests.helpers.hash_verifier:HashVerifier",
             },
-            "per_round": 6,
+            "per_round": 5,
             "held_out_fraction": 0.2,
         },
         "rollout__samples": 4,
@@ -50,7 +50,8 @@ def tiny_config(folder: Path, **overrides: Any) -> RunConfig:
         "learner__learning_rate": 1e-3,
         "objective__beta": 0.01,
         "evaluation__problems": 3,
-        "evaluation__every": 2,
+        "evaluation__every": 4,
+        "evaluation__reflections": 1,
         "evaluation__samples": 2,
         "checkpoint__every": 2,
     }

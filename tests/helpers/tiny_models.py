@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -31,9 +31,16 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def save_tiny_llama(folder: Path, *, seed: int = 0, context: int = 2048, layers: int = 2) -> Path:
+def save_tiny_llama(
+    folder: Path,
+    *,
+    seed: int = 0,
+    context: int = 2048,
+    layers: int = 2,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+) -> Path:
     """A random Llama with hidden size 32 in an ordinary Hugging Face folder."""
-    tokenizer = byte_tokenizer()
+    tokenizer = tokenizer or byte_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -53,4 +60,18 @@ def save_tiny_llama(folder: Path, *, seed: int = 0, context: int = 2048, layers:
         model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_talkative_llama(folder: Path, *, seed: int = 0) -> Path:
+    """A tiny random Llama that ends its outputs after a few tokens and often boxes an answer or a verdict.
+
+    A fifth of its vocabulary ends an output, and many tokens are whole boxes.
+    """
+    verdicts = ("Yes", "No", "A", "B", "yes", "no", "a", "b", "YES", "NO", " Yes", " No", " A", " B", "Yes.", "No.")
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens([rf"\boxed{{{content}}}" for content in (*range(60), *verdicts)])
+    save_tiny_llama(folder, seed=seed, tokenizer=tokenizer)
+    ends = [*range(205, 256), tokenizer.eos_token_id]
+    GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id).save_pretrained(folder)
     return folder
