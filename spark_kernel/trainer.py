@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spark_kernel.assembly import Parts, evaluation_settings, roll_out_settings
 from spark_kernel.config import RunConfig
@@ -93,6 +93,7 @@ class Trainer:
         self._recycling = settings_from(config)
         self._sampling = roll_out_settings(config)
         self._phase_started = 0.0
+        self._outcome: Literal["finished", "stopped", "failed"] = "stopped"
         self._quiet = False
         self._problems: dict[str, Problem] = {}
         self._sources: dict[str, Rollout] = {}
@@ -239,6 +240,7 @@ class Trainer:
         """
         last = self.config.rounds if rounds is None else self.state.completed + rounds
         reports: list[RoundReport] = []
+        self._outcome = "stopped"
         self._emit("run_started", data={"rounds": last, "completed": self.state.completed})
         try:
             if self.state.completed < last:
@@ -252,6 +254,7 @@ class Trainer:
             self.checkpoint()
             self._emit("stopped", data={"due": str(self.due)})
             return reports
+        self._outcome = "finished"
         self._emit("run_finished", data={"completed": self.state.completed})
         return reports
 
@@ -312,12 +315,14 @@ class Trainer:
         """Release worker processes, engine and the run's lock; calling it twice is fine."""
         self._pool.close()
         self.parts.engine.close()
-        self.writer.close()
+        self.writer.close(self._outcome)
 
     def __enter__(self) -> Trainer:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, Stopped):
+            self._outcome = "failed"
         self.close()
 
     # --- the work inside the phases

@@ -158,7 +158,7 @@ def _load_processor(settings: ModelSettings, folder: str) -> Any:
                 folder,
                 revision=settings.revision or "main",
                 trust_remote_code=settings.trust_remote_code,
-                use_fast=_has_torchvision(),
+                backend="torchvision" if _has_torchvision() else "pil",
             )
         except ImportError as error:
             raise ModelError(
