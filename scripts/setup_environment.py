@@ -182,15 +182,24 @@ def install_cpu_torch(plan: Plan) -> None:
 
 
 def check(plan: Plan) -> None:
-    """The parts that are known to break: torchvision beside another torch, the package itself, CUDA."""
-    if distribution_version(plan, "torchvision") and not imports(plan, "torchvision"):
-        say("      torchvision does not work beside this torch and is removed; image models run on PIL without it")
-        pip(plan, "uninstall", "-y", "torchvision")
+    """What was installed must work: the package and the libraries that are known to break.
+
+    Raises:
+        SetupError: a module does not import.
+    """
+    remove_broken_torchvision(plan)
     for module in ("torch", "transformers", "spark_kernel.config", "workbench"):
         if not imports(plan, module):
             raise SetupError(f"{module} was installed but does not import; see {plan.venv / LOG}.")
     if plan.variant == "gpu" and not run_python(plan, "import torch; raise SystemExit(not torch.cuda.is_available())"):
         say("      nvidia-smi works here, but torch finds no CUDA device: runs will use the CPU")
+
+
+def remove_broken_torchvision(plan: Plan) -> None:
+    """PyPI's torchvision fails at import beside a CPU torch and takes transformers' image code down with it."""
+    if distribution_version(plan, "torchvision") and not imports(plan, "torchvision"):
+        say("      torchvision does not work beside this torch and is removed; image models run on PIL without it")
+        pip(plan, "uninstall", "-y", "torchvision")
 
 
 def pip(plan: Plan, *arguments: str) -> None:
