@@ -1,0 +1,31 @@
+"""Order of the suite, and what happens to tests whose means are missing here."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+TEST_MODEL = "smollm2-135m"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first, so that a plain mistake shows early."""
+    items.sort(key=lambda item: any(item.get_closest_marker(name) for name in ("slow", "model")))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what cannot run here; in CI, or with REQUIRE_MODEL=1, a missing model is a failure instead."""
+    if item.get_closest_marker("model"):
+        from spark_kernel.models.load import models_folder
+
+        if not (models_folder() / TEST_MODEL / "config.json").is_file():
+            sentence = f"needs the model {TEST_MODEL}: workbench models get {TEST_MODEL}"
+            if os.environ.get("CI") or os.environ.get("REQUIRE_MODEL"):
+                pytest.fail(sentence, pytrace=False)
+            pytest.skip(sentence)
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
