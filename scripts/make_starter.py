@@ -1,0 +1,85 @@
+"""Make the built-in starter model: a tokenizer, a small Llama and its training on generated demonstrations.
+
+OMP_NUM_THREADS=1 python scripts/make_starter.py --out spark_kernel/models/starter
+
+One seed decides everything; the same machine and versions give the same bytes. docs/starter-model.md says what the
+demonstrations are, how long this takes and what the result can do (measured by scripts/measure_starter.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from starter.demonstrations import Demonstrations
+from starter.tokenizer import END, MAX_TOKENS, PAD, START, for_transformers, prompt_text, train_tokenizer
+from starter.training import Schedule, Shape, new_model, train
+from tokenizers import Tokenizer
+from transformers import GenerationConfig, LlamaForCausalLM
+
+SEED = 20240817
+STEPS = 1500
+WEIGHTS = {"solve": 0.2, "pointwise": 0.1, "pairwise": 0.08, "reflection": 0.07, "sums": 0.43, "compare": 0.12}
+WORD_TOKENS = 400
+PROSE = Path(__file__).parent / "starter" / "prose.txt"
+THREADS = 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: what the release used)")
+    parser.add_argument("--seed", type=int, default=SEED)
+    arguments = parser.parse_args()
+    make(arguments.out, steps=arguments.steps, seed=arguments.seed)
+
+
+def make(out: Path, *, steps: int, seed: int, weights: Mapping[str, float] = WEIGHTS) -> None:
+    """Train a starter from nothing and save it to a folder that transformers loads as it is."""
+    torch.set_num_threads(THREADS)
+    torch.use_deterministic_algorithms(True)
+    data = Demonstrations(seed, weights)
+    tokenizer = make_tokenizer(data)
+    model = new_model(tokenizer, Shape(), seed)
+    train(model, tokenizer, data, Schedule(steps=steps))
+    save(model, tokenizer, out)
+
+
+def make_tokenizer(data: Demonstrations) -> Tokenizer:
+    """The tokenizer, its words learnt from the first demonstrations and some plain prose."""
+    tasks = [d for d in map(data.demonstration, range(4000)) if d.task]
+    prose = PROSE.read_text(encoding="utf-8").splitlines()
+    return train_tokenizer([prompt_text(d.user) + d.response for d in tasks] + prose * 20, WORD_TOKENS)
+
+
+def save(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
+    """Write weights, configuration, tokenizer, chat template and generation settings."""
+    ids = {name: tokenizer.token_to_id(token) for name, token in (("bos", START), ("eos", END), ("pad", PAD))}
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        max_new_tokens=64,
+        bos_token_id=ids["bos"],
+        eos_token_id=ids["eos"],
+        pad_token_id=ids["pad"],
+    )
+    assert model.config.max_position_embeddings == MAX_TOKENS
+    model.save_pretrained(out)
+    for_transformers(tokenizer).save_pretrained(out)
+    settings = out / "tokenizer_config.json"
+    stored = json.loads(settings.read_text(encoding="utf-8"))
+    stored.pop("backend", None)
+    # The one name of the class that transformers 4 and 5 both know.
+    stored["tokenizer_class"] = "PreTrainedTokenizerFast"
+    settings.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+    for file in out.iterdir():
+        file.chmod(0o644)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How the built-in starter model is made: tokenizer, demonstrations, training and measurement."""
