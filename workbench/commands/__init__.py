@@ -1,0 +1,18 @@
+"""The subcommands of the `workbench` command, one module for each family, and what they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spark_kernel.errors import InputError
+
+
+def require_run(path: Path) -> Path:
+    """The path of an existing run.
+
+    Raises:
+        InputError: there is no run there.
+    """
+    if not (path / "run.json").is_file():
+        raise InputError(f"There is no run at {path}: `workbench list FOLDER` shows the runs in a folder.")
+    return path

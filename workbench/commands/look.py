@@ -1,0 +1,188 @@
+"""`workbench show`, `list` and `compare`: everything that only reads run folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from spark_kernel.errors import InputError
+from workbench.cli import OK
+from workbench.commands import require_run
+from workbench.console import make_console, plain_table
+
+if TYPE_CHECKING:
+    from spark_kernel.evaluate.compare import Comparison, RunResult
+    from spark_kernel.runs.reader import RunReader
+
+MEASURES = (
+    ("loop/solve/accuracy", "accuracy, greedy"),
+    ("solve/accuracy", "accuracy, sampled"),
+    ("own/pointwise/answer/balanced_accuracy", "judges its own answers, balanced accuracy"),
+    ("own/pairwise/answer/accuracy", "chooses between two of its answers, accuracy"),
+    ("reflection/accuracy", "reflection ends right"),
+)
+"""What `compare` compares where both runs have it, with a name for a person."""
+
+
+@dataclass(frozen=True)
+class ShowArguments:
+    """A run's report: first and last round beside each other; with --round everything about one round."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="The run's folder.")]
+    round: Annotated[int | None, tyro.conf.arg(metavar="K", help="Show this round.")] = None
+
+
+def show(arguments: Sequence[str]) -> int:
+    """Show a run or a round of it."""
+    args = tyro.cli(ShowArguments, prog="workbench show", args=arguments)
+    from spark_kernel.runs.reader import RunReader
+    from workbench.reports import held_out_table, print_report, round_tables
+
+    reader = RunReader(require_run(args.run))
+    console = make_console()
+    for line in _heading(reader):
+        console.print(line, soft_wrap=True, markup=False)
+    if args.round is None:
+        print_report(reader, console)
+        return OK
+    if args.round not in reader.evaluations or args.round in reader.rounds:
+        for part in round_tables(reader.report(args.round)):
+            console.print(part, markup=False) if isinstance(part, str) else console.print(part)
+    if args.round in reader.evaluations:
+        console.print(held_out_table({args.round: reader.evaluation(args.round)}))
+    return OK
+
+
+@dataclass(frozen=True)
+class ListArguments:
+    """The runs in a folder."""
+
+    root: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ROOT", help="The folder.")] = Path("runs")
+
+
+def list_runs(arguments: Sequence[str]) -> int:
+    """List the runs in a folder."""
+    args = tyro.cli(ListArguments, prog="workbench list", args=arguments)
+    from spark_kernel.runs.status import list_runs as find_runs
+
+    if not args.root.is_dir():
+        raise InputError(f"There is no folder {args.root}: say where the runs are, `workbench list FOLDER`.")
+    runs = find_runs(args.root)
+    console = make_console()
+    if not runs:
+        console.print(f"No runs in {args.root}. Start one with: workbench run quickstart", soft_wrap=True)
+        return OK
+    table = plain_table()
+    for name in ("run", "state", "rounds", "started (UTC)", "forked from"):
+        table.add_column(name, no_wrap=True)
+    for run in runs:
+        parent = f"{run.parent.run} after round {run.parent.round}" if run.parent else ""
+        table.add_row(run.name, str(run.state), str(run.rounds), run.created[:16].replace("T", " "), parent)
+    console.print(table)
+    for run in runs:
+        if run.problem:
+            console.print(f"{run.name}: {run.problem}", soft_wrap=True, markup=False)
+    return OK
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Two runs on the held-out problems they share, at matched rollouts and at matched optimizer steps.
+
+    Rounds are no fair scale: a SPARK round costs about twice the rollouts and steps of a policy-only round.
+    """
+
+    first: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="A run's folder.")]
+    second: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="Another run's folder.")]
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Compare two runs."""
+    args = tyro.cli(CompareArguments, prog="workbench compare", args=arguments)
+    from spark_kernel.evaluate.compare import compare_runs
+    from spark_kernel.runs.reader import RunReader
+
+    readers = [RunReader(require_run(path)) for path in (args.first, args.second)]
+    names = _different_names(readers)
+    first, second = (run_result(reader, name) for reader, name in zip(readers, names, strict=True))
+    shared = _shared_measures(first, second)
+    measures = [measure for measure, _ in MEASURES if measure in shared]
+    console = make_console()
+    for line in _costs(readers, names):
+        console.print(line, soft_wrap=True, markup=False)
+    labels = dict(MEASURES)
+    matched = ""
+    for row in sorted(compare_runs(first, second, measures), key=lambda row: row.matched_by):
+        if matched != row.matched_by:
+            matched = row.matched_by
+            console.print(_matching(row), soft_wrap=True, markup=False)
+        console.print(f"  {labels[row.measure]}: {row.conclusion}", soft_wrap=True, markup=False)
+    return OK
+
+
+def run_result(reader: RunReader, name: str) -> RunResult:
+    """A run's held-out evaluations with what each had cost.
+
+    A fork's cost counts from where it was forked.
+    """
+    from spark_kernel.evaluate.compare import Checkpoint, RunResult, line_cells
+
+    reports = reader.reports()
+    checkpoints = []
+    for round in reader.evaluations:
+        before = [report for report in reports if report.round <= round]
+        rollouts = sum(line.n + line.missing for report in before for line in report.kinds)
+        steps = sum(update.optimizer_steps for report in before for update in report.updates)
+        checkpoints.append(Checkpoint(round, rollouts, steps, line_cells(reader.read_evaluation(round).groups)))
+    return RunResult(name, tuple(checkpoints))
+
+
+def _heading(reader: RunReader) -> list[str]:
+    import yaml
+
+    status = reader.status()
+    config = yaml.safe_load(reader.config_yaml)
+    model, problems = config.get("model", {}), config.get("problems", {})
+    rounds = len(reader.rounds)
+    lines = [
+        f"{reader.info.name}: {status.state}, {rounds} rounds of {config.get('rounds')}, started {reader.info.created}",
+        f"model {model.get('path')}, problems {problems.get('source')}, seed {config.get('seed')}",
+    ]
+    if reader.info.parent:
+        lines.append(f"forked from {reader.info.parent.run} after round {reader.info.parent.round}")
+    if status.writer:
+        lines.append(f"being written by process {status.writer.pid} on {status.writer.host}")
+    names = ", ".join(info.name for info in reader.checkpoints)
+    lines.append(f"checkpoints: {names or 'none'}")
+    return lines
+
+
+def _different_names(readers: Sequence[RunReader]) -> list[str]:
+    names = [reader.info.name for reader in readers]
+    return names if names[0] != names[1] else [str(reader.path) for reader in readers]
+
+
+def _shared_measures(first: RunResult, second: RunResult) -> set[str]:
+    """The measures that every evaluation of both runs has."""
+    each = [set(checkpoint.cells) for run in (first, second) for checkpoint in run.checkpoints]
+    return set.intersection(*each) if each else set()
+
+
+def _costs(readers: Sequence[RunReader], names: Sequence[str]) -> list[str]:
+    return [
+        f"{name} is a fork of {reader.info.parent.run}: its cost counts from round {reader.info.parent.round}."
+        for reader, name in zip(readers, names, strict=True)
+        if reader.info.parent
+    ]
+
+
+def _matching(row: Comparison) -> str:
+    return (
+        f"At {row.budget} {row.matched_by.replace('_', ' ')}: {row.first_run} after round {row.first_round} "
+        f"({row.first_rollouts} rollouts, {row.first_optimizer_steps} steps), {row.second_run} after round "
+        f"{row.second_round} ({row.second_rollouts} rollouts, {row.second_optimizer_steps} steps)"
+    )

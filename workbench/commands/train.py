@@ -1,0 +1,178 @@
+"""`workbench run`, `resume`, `fork` and `back`: everything that writes to a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from spark_kernel.config import RunConfig, load_config, preset_names
+from spark_kernel.errors import InputError
+from workbench.cli import INTERRUPTED, OK
+from workbench.commands import require_run
+from workbench.config_flags import flags_type, given_overrides, merged, split_mapping_flags
+from workbench.sinks import require_sinks, sink_names
+
+if TYPE_CHECKING:
+    from spark_kernel.trainer import Trainer
+
+REPORT_TO = Annotated[
+    str,
+    tyro.conf.arg(metavar="NAME,...", help="Send numbers to trackio, wandb or tensorboard; several with commas."),
+]
+OUT = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help="New run folder; by default runs/NAME-TIME.")]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Start a run and train it to its end."""
+    rest, mapped = split_mapping_flags(arguments)
+    own = [
+        (
+            "preset",
+            Annotated[
+                tyro.conf.Positional[str],
+                tyro.conf.arg(metavar="PRESET|FILE", help='Preset, presets joined with "+", or a .yaml file.'),
+            ],
+            field(),
+        ),
+        ("out", OUT, field(default=None)),
+        ("report_to", REPORT_TO, field(default="")),
+    ]
+    flags = flags_type("Run", own, _defaults(rest))
+    args: Any = tyro.cli(flags, prog="workbench run", args=rest, description=_run_description(), use_underscores=True)
+    config = load_config({"base": args.preset, **merged(given_overrides(args), mapped)})
+    names = sink_names(args.report_to)
+    require_sinks(names)
+    from spark_kernel.lifecycle import start_run
+
+    return _train(start_run(config, args.out or _new_folder(args.preset)), None, names)
+
+
+@dataclass(frozen=True)
+class ResumeArguments:
+    """Go on with a run that was stopped or killed. Nothing that is on disk is sampled again."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="The run's folder.")]
+    rounds: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help="Train N more rounds, instead of up to the configured number.")
+    ] = None
+    report_to: REPORT_TO = ""
+
+
+def resume(arguments: Sequence[str]) -> int:
+    """Go on with a run."""
+    args = tyro.cli(ResumeArguments, prog="workbench resume", args=arguments, use_underscores=True)
+    if args.rounds is not None and args.rounds < 1:
+        raise InputError(f"--rounds {args.rounds} is refused: at least 1.")
+    names = sink_names(args.report_to)
+    require_sinks(names)
+    from spark_kernel.lifecycle import resume_run
+
+    return _train(resume_run(require_run(args.run)), args.rounds, names)
+
+
+def fork(arguments: Sequence[str]) -> int:
+    """Start a run from a round of another one and train it to its end."""
+    rest, mapped = split_mapping_flags(arguments)
+    own = [
+        (
+            "source",
+            Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="The run to fork; only read.")],
+            field(),
+        ),
+        (
+            "round",
+            Annotated[int | None, tyro.conf.arg(metavar="K", help="Fork after round K; by default after the last.")],
+            field(default=None),
+        ),
+        ("out", OUT, field(default=None)),
+        ("report_to", REPORT_TO, field(default="")),
+    ]
+    about = (
+        "Start a run from a round of another one, with some settings changed. `rounds` counts from the first round of "
+        "the original run. Model and seed cannot change. The help shows the defaults of the schema; a setting that is "
+        "not given is the original run's."
+    )
+    flags = flags_type("Fork", own, RunConfig())
+    args: Any = tyro.cli(flags, prog="workbench fork", args=rest, description=about, use_underscores=True)
+    names = sink_names(args.report_to)
+    require_sinks(names)
+    overrides = merged(given_overrides(args), mapped)
+    from spark_kernel.lifecycle import fork_run
+
+    out = args.out or _new_folder(f"{args.source.name}-fork")
+    return _train(fork_run(require_run(args.source), args.round, out, overrides), None, names)
+
+
+@dataclass(frozen=True)
+class BackArguments:
+    """Put a run back to how it was after a round. Later rounds move to its folder `discarded/`."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="The run's folder.")]
+    round: Annotated[int, tyro.conf.arg(metavar="K", help="The round to go back to; 0 is before the first.")]
+
+
+def back(arguments: Sequence[str]) -> int:
+    """Put a run back to an earlier round."""
+    args = tyro.cli(BackArguments, prog="workbench back", args=arguments)
+    from spark_kernel.lifecycle import go_back
+
+    with go_back(require_run(args.run), args.round) as trainer:
+        completed = trainer.completed
+    print(f"{args.run} stands after round {completed}. Go on with: workbench resume {args.run}")
+    return OK
+
+
+def _train(trainer: Trainer, rounds: int | None, names: tuple[str, ...]) -> int:
+    """Train with terminal, trackers and signal handling; the exit code."""
+    # Here, not above: help and bad flags should not wait for pyarrow.
+    from spark_kernel.runs.reader import RunReader
+    from workbench.interrupt import stops_on_signals
+    from workbench.reports import print_report
+    from workbench.sinks import open_sinks
+    from workbench.terminal import Terminal
+
+    run, config = trainer.writer.path, trainer.config
+    terminal = Terminal()
+    with trainer, open_sinks(names, run, config.model_dump(mode="json"), trainer.completed) as sinks, terminal:
+        trainer.listeners += [terminal, *sinks]
+        per_round = f"{config.problems.per_round} problems x {config.rollout.samples} samples a round"
+        terminal.console.print(f"{run}: {config.model.path}, {config.problems.source}, {per_round}", soft_wrap=True)
+        with stops_on_signals(trainer.stop.ask):
+            trainer.train(rounds)
+        stopped = trainer.stop.asked
+    if stopped:
+        print(f"Stopped after round {trainer.completed}, nothing lost. Go on with: workbench resume {run}")
+        return INTERRUPTED
+    print_report(RunReader(run), terminal.console)
+    return OK
+
+
+def _defaults(arguments: Sequence[str]) -> RunConfig:
+    """What the help shows as defaults: the preset's, where one is named first."""
+    return load_config(arguments[0]) if arguments and not arguments[0].startswith("-") else RunConfig()
+
+
+def _run_description() -> str:
+    folder = resources.files("spark_kernel") / "presets"
+    lines = []
+    for name in preset_names():
+        first = (folder / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+        lines.append(f"  {name}: {first.removeprefix('#').strip()}" if first.startswith("#") else f"  {name}")
+    return (
+        "Start a run from a preset or a configuration file and train it to its end.\n\n"
+        "Presets:\n" + "\n".join(lines) + "\n\n"
+        "`workbench run PRESET --help` shows the preset's own values as defaults. Entries of a mapping have flags of "
+        "their own: --problems.options.path train.jsonl"
+    )
+
+
+def _new_folder(name: str) -> Path:
+    """runs/NAME-TIME, for a preset, presets joined with "+", or a file."""
+    stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    return Path("runs") / f"{stem.replace('+', '-')}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -1,0 +1,209 @@
+"""The run configuration as command-line flags: `--section.field VALUE`, made from the one pydantic schema.
+
+tyro parses and writes the help; the values go to `spark_kernel.config` as text, which checks them like those of a
+file. So a flag, a YAML line and a Python argument are refused in the same words. A flag that was not given stays
+`UNSET`, so that only what was given overrides the preset.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import field, fields, make_dataclass
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import tyro
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from spark_kernel.config import RunConfig
+from spark_kernel.errors import InputError
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return "unset"
+
+
+UNSET: Any = _Unset()
+NULL = ("none", "null")
+
+
+def flags_type(name: str, own: Sequence[tuple[Any, ...]], defaults: RunConfig) -> type:
+    """A dataclass for tyro: a command's own fields (as for `make_dataclass`), then every field of the schema.
+
+    Args:
+        name: the class's name.
+        own: the command's own fields.
+        defaults: what the help shows as defaults.
+    """
+    return make_dataclass(name, [*own, *_fields(RunConfig, defaults)], kw_only=True)
+
+
+def given_overrides(parsed: Any) -> dict[str, Any]:
+    """The nested settings that flags gave, from a parsed `flags_type`."""
+    return _given(RunConfig, parsed)
+
+
+def split_mapping_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take flags that reach into a mapping, such as `--problems.options.path FILE`, out of the arguments.
+
+    Returns:
+        The other arguments, and the settings these flags give, nested; a value is read as YAML.
+
+    Raises:
+        InputError: a flag without a value, or a value that is not YAML.
+    """
+    pattern = re.compile(rf"--({'|'.join(re.escape(name) for name in _mapping_names(RunConfig))})\.([^=]+)(?:=(.*))?")
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    waiting = iter(arguments)
+    for argument in waiting:
+        match = pattern.fullmatch(argument)
+        if match is None:
+            rest.append(argument)
+            continue
+        value = match[3] if match[3] is not None else next(waiting, None)
+        if value is None or value.startswith("--"):
+            raise InputError(f"{argument} needs a value.")
+        _put(found, [*match[1].split("."), *match[2].split(".")], read_value(argument, value))
+    return rest, found
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, mapping by mapping."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def read_value(flag: str, text: str) -> Any:
+    """A value as YAML reads it.
+
+    Raises:
+        InputError: it is not YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{flag} {text!r} is not readable as YAML: {' '.join(str(error).split())}.") from None
+
+
+def _fields(model: type[BaseModel], defaults: BaseModel) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for name, info in model.model_fields.items():
+        value = getattr(defaults, name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            section = make_dataclass(info.annotation.__name__, _fields(info.annotation, value), kw_only=True)
+            section.__doc__ = info.annotation.__doc__
+            found.append((name, section, field(default_factory=section)))
+        else:
+            found.append((name, Annotated[Any, _spec(info, value), _help(info)], field(default=UNSET)))
+    return found
+
+
+def _spec(info: FieldInfo, default: Any) -> tyro.constructors.PrimitiveConstructorSpec[Any]:
+    hint = info.annotation
+    many = get_origin(_bare(hint)) is tuple
+
+    def read(texts: list[str]) -> Any:
+        values = [_typed(hint, text) for text in texts]
+        return values if many else values[0]
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*" if many else 1,
+        metavar=_metavar(hint),
+        instance_from_str=read,
+        is_instance=lambda _: True,
+        str_from_instance=lambda value: _shown(default if value is UNSET else value),
+    )
+
+
+def _typed(hint: Any, text: str) -> Any:
+    """A text as the schema's validation wants it; what does not fit stays text and is refused there."""
+    if NoneType in get_args(hint) and text.lower() in NULL:
+        return None
+    bare = _bare(hint)
+    if get_origin(bare) is dict:
+        return read_value("A mapping", text)
+    number = {int: int, float: float}.get(bare)
+    if number is not None:
+        try:
+            return number(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _bare(hint: Any) -> Any:
+    """An annotation without its None."""
+    rest = [member for member in get_args(hint) if member is not NoneType]
+    return rest[0] if NoneType in get_args(hint) and len(rest) == 1 else hint
+
+
+def _metavar(hint: Any) -> str:
+    bare = _bare(hint)
+    origin = get_origin(bare)
+    if origin is Literal:
+        name = "{" + ",".join(map(str, get_args(bare))) + "}"
+    elif origin is tuple:
+        members = [member for member in get_args(bare) if member is not Ellipsis]
+        name = " ".join(_metavar(member) for member in members) + (" ..." if Ellipsis in get_args(bare) else "")
+    elif origin is dict:
+        name = "{KEY: VALUE}"
+    else:
+        name = {int: "INT", float: "FLOAT", bool: "{true,false}"}.get(bare, "TEXT")
+    return f"{name}|none" if NoneType in get_args(hint) else name
+
+
+def _shown(value: Any) -> list[str]:
+    if isinstance(value, tuple | list):
+        return [text for item in value for text in _shown(item)]
+    if isinstance(value, bool) or value is None:
+        return [{True: "true", False: "false", None: "none"}[value]]
+    return [str(value)]
+
+
+def _help(info: FieldInfo) -> Any:
+    limits = {
+        name: getattr(item, name) for item in info.metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)
+    }
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    allowed = ", ".join(f"{words[name]} {value}" for name, value in limits.items())
+    text = (info.description or "").rstrip()
+    return tyro.conf.arg(help=f"{text} [{allowed}]" if allowed else text)
+
+
+def _given(model: type[BaseModel], parsed: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    known = {item.name for item in fields(parsed)}
+    for name, info in model.model_fields.items():
+        if name not in known:
+            continue
+        value = getattr(parsed, name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            if inner := _given(info.annotation, value):
+                found[name] = inner
+        elif value is not UNSET:
+            found[name] = value
+    return found
+
+
+def _mapping_names(model: type[BaseModel], prefix: str = "") -> list[str]:
+    names = []
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            names += _mapping_names(info.annotation, f"{prefix}{name}.")
+        elif get_origin(info.annotation) is dict:
+            names.append(prefix + name)
+    return names
+
+
+def _put(target: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for key in path[:-1]:
+        target = target.setdefault(key, {})
+    target[path[-1]] = value
