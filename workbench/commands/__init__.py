@@ -16,3 +16,11 @@ def require_run(path: Path) -> Path:
     if not (path / "run.json").is_file():
         raise InputError(f"There is no run at {path}: `workbench list FOLDER` shows the runs in a folder.")
     return path
+
+
+def quiet_transformers() -> None:
+    """No bars and no warnings of transformers between our own lines; call it before a model is loaded."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

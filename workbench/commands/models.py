@@ -10,6 +10,7 @@ import tyro
 
 from spark_kernel.errors import InputError
 from workbench.cli import OK
+from workbench.commands import quiet_transformers
 from workbench.console import make_console, plain_table
 
 
@@ -41,6 +42,7 @@ def _get(arguments: Sequence[str]) -> int:
     args = tyro.cli(GetArguments, prog="workbench models get", args=arguments)
     from spark_kernel.models.download import get_model
 
+    quiet_transformers()
     get_model(args.name, report=print)
     print(f"Use it with: --model.path {args.name}")
     return OK

@@ -15,6 +15,7 @@ from spark_kernel.errors import InputError
 from spark_kernel.keyed_random import content_hash
 from spark_kernel.records import ImageRef, Kind, Problem, View
 from workbench.cli import OK
+from workbench.commands import quiet_transformers
 
 if TYPE_CHECKING:
     from spark_kernel.models.policy import Policy
@@ -64,6 +65,7 @@ def reflect(arguments: Sequence[str]) -> int:
     from spark_kernel.test_time.loop import self_correct
     from spark_kernel.test_time.steps import LoopSettings
 
+    quiet_transformers()
     policy = _load(args)
     context = policy.loaded.context_length
     longest = args.max_new_tokens or min(512, context // 2)

@@ -14,7 +14,7 @@ import tyro
 from spark_kernel.config import RunConfig, load_config, preset_names
 from spark_kernel.errors import InputError
 from workbench.cli import INTERRUPTED, OK
-from workbench.commands import require_run
+from workbench.commands import quiet_transformers, require_run
 from workbench.config_flags import flags_type, given_overrides, merged, split_mapping_flags
 from workbench.sinks import require_sinks, sink_names
 
@@ -50,6 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     require_sinks(names)
     from spark_kernel.lifecycle import start_run
 
+    quiet_transformers()
     return _train(start_run(config, args.out or _new_folder(args.preset)), None, names)
 
 
@@ -69,11 +70,13 @@ def resume(arguments: Sequence[str]) -> int:
     args = tyro.cli(ResumeArguments, prog="workbench resume", args=arguments, use_underscores=True)
     if args.rounds is not None and args.rounds < 1:
         raise InputError(f"--rounds {args.rounds} is refused: at least 1.")
+    run = require_run(args.run)
     names = sink_names(args.report_to)
     require_sinks(names)
     from spark_kernel.lifecycle import resume_run
 
-    return _train(resume_run(require_run(args.run)), args.rounds, names)
+    quiet_transformers()
+    return _train(resume_run(run), args.rounds, names)
 
 
 def fork(arguments: Sequence[str]) -> int:
@@ -100,13 +103,15 @@ def fork(arguments: Sequence[str]) -> int:
     )
     flags = flags_type("Fork", own, RunConfig())
     args: Any = tyro.cli(flags, prog="workbench fork", args=rest, description=about, use_underscores=True)
+    source = require_run(args.source)
     names = sink_names(args.report_to)
     require_sinks(names)
     overrides = merged(given_overrides(args), mapped)
     from spark_kernel.lifecycle import fork_run
 
-    out = args.out or _new_folder(f"{args.source.name}-fork")
-    return _train(fork_run(require_run(args.source), args.round, out, overrides), None, names)
+    quiet_transformers()
+    out = args.out or _new_folder(f"{source.name}-fork")
+    return _train(fork_run(source, args.round, out, overrides), None, names)
 
 
 @dataclass(frozen=True)
@@ -120,11 +125,13 @@ class BackArguments:
 def back(arguments: Sequence[str]) -> int:
     """Put a run back to an earlier round."""
     args = tyro.cli(BackArguments, prog="workbench back", args=arguments)
+    run = require_run(args.run)
     from spark_kernel.lifecycle import go_back
 
-    with go_back(require_run(args.run), args.round) as trainer:
+    quiet_transformers()
+    with go_back(run, args.round) as trainer:
         completed = trainer.completed
-    print(f"{args.run} stands after round {completed}. Go on with: workbench resume {args.run}")
+    print(f"{run} stands after round {completed}. Go on with: workbench resume {run}")
     return OK
 
 
