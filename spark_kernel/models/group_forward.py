@@ -53,7 +53,9 @@ def shared_prefix_hidden(
     last = first.last_hidden_state[:, -1:, :].index_select(0, group_of_row)
     if rows.shape[1] > 1:
         cache = first.past_key_values
-        cache.batch_select_indices(group_of_row)
+        for layer in cache.layers:  # index_select: its backward pass is a plain sum, unlike that of advanced indexing
+            layer.keys = layer.keys.index_select(0, group_of_row)
+            layer.values = layer.values.index_select(0, group_of_row)
         second = network.base_model(
             input_ids=rows[:, :-1],
             attention_mask=torch.cat([batch.attention_mask.index_select(0, group_of_row), mask[:, :-1]], dim=1),

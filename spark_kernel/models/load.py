@@ -16,6 +16,7 @@ from torch import nn
 
 from spark_kernel.errors import ModelError
 from spark_kernel.models.encoder import PromptEncoder
+from spark_kernel.models.grouped_attention import use_grouped_attention
 from spark_kernel.models.settings import ModelSettings
 
 BUILT_IN = {"builtin:starter": "starter"}
@@ -112,6 +113,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     model: Any = _from_pretrained(settings, source, config, dtype)
     model.to(device)
     model.eval()
+    use_grouped_attention(model)
     text_config = model.config.get_text_config()
     return LoadedModel(
         model=model,

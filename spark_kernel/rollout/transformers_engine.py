@@ -12,6 +12,7 @@ from spark_kernel.errors import ModelError, StaleEngineError
 from spark_kernel.models.group_forward import shared_prefix_hidden
 from spark_kernel.models.policy import Policy
 from spark_kernel.models.token_logprobs import output_projection, token_logprobs
+from spark_kernel.rollout.decode_cache import expand_for_decoding
 from spark_kernel.rollout.engine import Completion, PolicyWeights, Prompt, Sampling, StopCheck
 from spark_kernel.rollout.sampling import choose_tokens, row_uniforms
 
@@ -162,7 +163,7 @@ def _decode_rows(
     )
     first = network.base_model(**batch.model_inputs(), use_cache=True)
     cache = first.past_key_values
-    cache.batch_select_indices(group_of_row)
+    expand_for_decoding(cache, group_of_row, sampling.max_new_tokens)
     logits = project(first.last_hidden_state[:, -1, :]).index_select(0, group_of_row)
     rows = len(group_of_row)
     mask = torch.ones(rows, batch.attention_mask.shape[1] + sampling.max_new_tokens, dtype=torch.long, device=device)
