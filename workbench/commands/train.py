@@ -48,10 +48,11 @@ def run(arguments: Sequence[str]) -> int:
     config = load_config({"base": args.preset, **merged(given_overrides(args), mapped)})
     names = sink_names(args.report_to)
     require_sinks(names)
+    out = _unused(args.out or _new_folder(args.preset))
     from spark_kernel.lifecycle import start_run
 
     quiet_transformers()
-    return _train(start_run(config, args.out or _new_folder(args.preset)), None, names)
+    return _train(start_run(config, out), None, names)
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,10 @@ def fork(arguments: Sequence[str]) -> int:
     names = sink_names(args.report_to)
     require_sinks(names)
     overrides = merged(given_overrides(args), mapped)
+    out = _unused(args.out or _new_folder(f"{source.name}-fork"))
     from spark_kernel.lifecycle import fork_run
 
     quiet_transformers()
-    out = args.out or _new_folder(f"{source.name}-fork")
     return _train(fork_run(source, args.round, out, overrides), None, names)
 
 
@@ -183,3 +184,14 @@ def _new_folder(name: str) -> Path:
     """runs/NAME-TIME, for a preset, presets joined with "+", or a file."""
     stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     return Path("runs") / f"{stem.replace('+', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _unused(out: Path) -> Path:
+    """The path of a run to be.
+
+    Raises:
+        InputError: there is a run already.
+    """
+    if (out / "run.json").exists():
+        raise InputError(f"{out} holds a run already: go on with `workbench resume {out}`, or choose another --out.")
+    return out
