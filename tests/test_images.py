@@ -126,6 +126,6 @@ def test_model_text_that_spells_an_image_token_is_only_text(base: Path) -> None:
 
 def test_images_for_a_model_without_eyes_are_refused_before_training(base: Path, tmp_path: Path) -> None:
     blind = save_talkative_llama(tmp_path / "blind")
-    with pytest.raises(InputError, match="has images, but the model .* reads none"):
+    with pytest.raises(InputError, match=r"has images, but the model .* reads none"):
         start_run(config(base, blind), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -256,5 +256,5 @@ def test_learning_rate_warms_up_falls_and_never_rises_again() -> None:
         settings = replace(SETTINGS, schedule=schedule, horizon_steps=100, warmup_share=0.1, learning_rate=1.0)
         rates = [learning_rate(step, settings) for step in range(300)]
         assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
-    XX
+        assert all(later <= earlier for earlier, later in itertools.pairwise(rates[9:]))
         assert rates[100] == rates[299] == pytest.approx(0.1)

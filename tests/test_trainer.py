@@ -1,4 +1,4 @@
-"""The round: its phases, their order, what is accounted for, and how a run is stopped, resumed, taken back and forked."""
+"""The round: its phases, their order, its account, and how a run is stopped, resumed, taken back and forked."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_bad_input_is_refused_before_a_folder_is_made(base: Path, finished: Path
     cases = {
         "more problems than there are": {"problems__per_round": 1000},
         "no model": {"model__path": "nowhere/at/all"},
-        "max_prompt_tokens = 20": {"rollout__max_prompt_tokens": 20},
+        r"max_prompt_tokens = 20": {"rollout__max_prompt_tokens": 20},
         'problem source "nosuch"': {"problems__source": "nosuch"},
     }
     for message, overrides in cases.items():

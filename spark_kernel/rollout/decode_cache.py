@@ -26,7 +26,13 @@ class RoomyLayer(DynamicLayer):
         self.keys, self._key_buffer = _with_room(keys, room)
         self.values, self._value_buffer = _with_room(values, room)
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        *args: Any,  # noqa: ARG002 - the signature is transformers'
+        **kwargs: Any,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
         """Add new tokens behind the old; returns all of them."""
         length, new = self.keys.shape[2], key_states.shape[2]
         self._key_buffer[:, :, length : length + new] = key_states

@@ -1,4 +1,4 @@
-"""Small runs of a random model for tests of the trainer: every phase has work to do, a round takes a tenth of a second."""
+"""Small runs of a random model for tests of the trainer: every phase has work to do, and a round is quick."""
 
 from __future__ import annotations
 
