@@ -1,7 +1,7 @@
 """The demonstrations the starter learns from: prompts of `spark_kernel.prompts.build` and careful answers to them.
 
 A solution is one line per step and a box; a judgement or reflection works the problem out again, compares the values
-("34 vs 31 differ") and then decides. Drills are plain lines of arithmetic and comparison where only the result is
+("34 vs 31 off by 3") and then decides. Drills are plain lines of arithmetic and comparison where only the result is
 learnt. Every demonstration is keyed by (seed, index), and none is made of a held-out problem.
 """
 
@@ -21,14 +21,16 @@ from spark_kernel.records import Origin, Parse, Problem, Rollout, Score, Task, V
 LARGEST = 60
 HELD_OUT_FRACTION = 0.1
 DRILL_LINES = 14
+DECISIVE = 5.0
+"""Weight of a comparison's outcome and of a verdict: one token each in a long output, learnt last without it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A prompt and its response in pieces; only pieces marked True count in the loss. `task` is None for drills."""
+    """A prompt and its response in pieces, each with its weight in the loss. `task` is None for drills."""
 
     user: str
-    pieces: tuple[tuple[str, bool], ...]
+    pieces: tuple[tuple[str, float], ...]
     task: Task | None = None
 
     @property
@@ -81,28 +83,31 @@ def demonstrate(kind: str, problem: Problem, rng: Random, seed: int, index: int)
     steps = work(chain)
     if kind == "solve":
         task = build.solve_task(problem, seed=seed, round=index)
-        return _answered(task, steps + write_box(problem.gold))
+        return _answered(task, (steps + write_box(problem.gold), 1.0))
     view = rng.choice((View.ANSWER, View.FULL))
     origin = rng.choices((Origin.SOLVE, Origin.REFLECTION), (0.75, 0.25))[0]
     how = {"origin": origin, "view": view, "mixed": True, "seed": seed, "round": index}
     right = candidate(problem, chain, True, origin, rng, f"{index}-right")
     wrong = candidate(problem, chain, False, origin, rng, f"{index}-wrong")
-    shown = rng.choice((right, wrong))
     if kind == "pairwise":
         task = build.pairwise_task(problem, right, wrong, **how)
         pair = (right, wrong) if task.gold_position == "A" else (wrong, right)
-        lines = "".join(f"{name}: {compare(chain.answer, value_of(c))}" for name, c in zip("AB", pair, strict=True))
-        return _answered(task, steps + lines + write_box(task.label))
+        lines = [
+            piece
+            for name, shown in zip("AB", pair, strict=True)
+            for piece in ((f"{name}: ", 1.0), *compare(chain.answer, value_of(shown)))
+        ]
+        return _answered(task, (steps, 1.0), *lines, *verdict(task.label))
+    shown = rng.choice((right, wrong))
+    line = compare(chain.answer, value_of(shown))
     if kind == "reflection":
         task = build.reflection_task(problem, shown, **how)
-        return _answered(task, steps + compare(chain.answer, value_of(shown)) + write_box(problem.gold))
+        return _answered(task, (steps, 1.0), *line, (write_box(problem.gold), 1.0))
     task = build.pointwise_task(problem, shown, **how)
-    verdict = task.label
-    meaning = ""
-    if task.label_map:
-        verdict = next(letter for letter, means in task.label_map.items() if means == task.label)
-        meaning = build.MEANING[task.label] + "\n"
-    return _answered(task, steps + compare(chain.answer, value_of(shown)) + meaning + write_box(verdict))
+    if not task.label_map:
+        return _answered(task, (steps, 1.0), *line, *verdict(task.label))
+    letter = next(letter for letter, means in task.label_map.items() if means == task.label)
+    return _answered(task, (steps, 1.0), *line, (build.MEANING[task.label] + "\n", DECISIVE), *verdict(letter))
 
 
 def sums_drill(rng: Random) -> Demonstration:
@@ -110,18 +115,25 @@ def sums_drill(rng: Random) -> Demonstration:
     pieces = []
     for _ in range(DRILL_LINES):
         step = _some_step(rng)
-        pieces += [(f"{step.before} {step.operator} {step.operand} = ", False), (f"{step.after}", True), ("\n", False)]
+        pieces += [(f"{step.before} {step.operator} {step.operand} = ", 0.0), (f"{step.after}", 1.0), ("\n", 0.0)]
     return Demonstration("Work out each line.", tuple(pieces))
 
 
 def compare_drill(rng: Random) -> Demonstration:
-    """Pairs of numbers, half of them equal and many of the others close; only "same" or "differ" is learnt."""
+    """Pairs of numbers, half of them equal and many of the others close; only the outcome is learnt.
+
+    Half of the drills go on from the outcome to a verdict, as a judgement does.
+    """
+    boxed = rng.random() < 0.5
     pieces = []
     for _ in range(DRILL_LINES):
         first = rng.randint(0, LARGEST)
         second = first if rng.random() < 0.5 else slip(first, rng)
-        head, word = f"{first} vs {second}", " same" if first == second else " differ"
-        pieces += [(head, False), (word, True), ("\n", False)]
+        (head, _), (outcome, _), (end, _) = compare(first, second)
+        pieces += [(head, 0.0), (outcome, 1.0), (end, 0.0)]
+        if boxed:
+            box = verdict("Yes" if first == second else "No")
+            pieces += [(text, float(weight == DECISIVE)) for text, weight in box] + [("\n", 0.0)]
     return Demonstration("Compare each pair.", tuple(pieces))
 
 
@@ -130,9 +142,15 @@ def work(chain: Chain) -> str:
     return "".join(f"{s.before} {s.operator} {s.operand} = {s.after}\n" for s in chain.steps)
 
 
-def compare(mine: int, theirs: int) -> str:
-    """The line that compares two values."""
-    return f"{mine} vs {theirs} {'same' if mine == theirs else 'differ'}\n"
+def compare(mine: int, theirs: int) -> tuple[tuple[str, float], ...]:
+    """The line that compares two values, in weighted pieces."""
+    return (f"{mine} vs {theirs} off by ", 1.0), (f"{abs(mine - theirs)}", DECISIVE), ("\n", 1.0)
+
+
+def verdict(word: str) -> tuple[tuple[str, float], ...]:
+    """The boxed verdict, in weighted pieces."""
+    before, after = write_box("|").split("|")
+    return (before, 1.0), (word, DECISIVE), (after, 1.0)
 
 
 def candidate(problem: Problem, chain: Chain, correct: bool, origin: Origin, rng: Random, name: str) -> Rollout:
@@ -141,7 +159,7 @@ def candidate(problem: Problem, chain: Chain, correct: bool, origin: Origin, rng
     text = work(shown)
     if origin is Origin.REFLECTION:
         earlier = rng.choice((chain.answer, shown.answer, slip(shown.answer, rng)))
-        text += compare(shown.answer, earlier)
+        text += "".join(piece for piece, _ in compare(shown.answer, earlier))
     answer = str(shown.answer)
     return Rollout(
         id=name,
@@ -198,5 +216,5 @@ def _some_step(rng: Random) -> Step:
     return rng.choice(draw_chain(rng, 3, LARGEST).steps)
 
 
-def _answered(task: Task, response: str) -> Demonstration:
-    return Demonstration(task.messages[0].text, ((response, True),), task)
+def _answered(task: Task, *pieces: tuple[str, float]) -> Demonstration:
+    return Demonstration(task.messages[0].text, pieces, task)

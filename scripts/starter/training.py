@@ -50,10 +50,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Token ids [T] and which of them are learnt [T]."""
+    """Token ids [T] and their weights in the loss [T]; the end token closes every row."""
 
     ids: tuple[int, ...]
-    learnt: tuple[bool, ...]
+    weights: tuple[float, ...]
 
 
 def new_model(tokenizer: Tokenizer, shape: Shape, seed: int) -> LlamaForCausalLM:
@@ -93,16 +93,16 @@ def number_waves() -> torch.Tensor:
 
 
 def encode(tokenizer: Tokenizer, demonstrations: Sequence[Demonstration]) -> list[Row]:
-    """Rows of the demonstrations; the end token is learnt where the whole response is."""
+    """Rows of the demonstrations; the end token is learnt where every piece of the response is."""
     prompts = tokenizer.encode_batch([prompt_text(d.user) for d in demonstrations])
     responses = tokenizer.encode_batch([d.response for d in demonstrations])
     end = tokenizer.token_to_id(END)
     rows = []
     for demonstration, prompt, response in zip(demonstrations, prompts, responses, strict=True):
-        learnt_characters = [learnt for text, learnt in demonstration.pieces for _ in text]
-        learnt = [learnt_characters[start] for start, _ in response.offsets]
+        by_character = [weight for text, weight in demonstration.pieces for _ in text]
+        weights = [by_character[start] for start, _ in response.offsets]
         ids = (*prompt.ids, *response.ids, end)
-        rows.append(Row(ids, (*[False] * len(prompt.ids), *learnt, all(learnt))))
+        rows.append(Row(ids, (*[0.0] * len(prompt.ids), *weights, float(all(weights)))))
     return rows
 
 
@@ -144,20 +144,22 @@ def rate(step: int, schedule: Schedule) -> float:
 
 
 def _step(model: LlamaForCausalLM, rows: list[Row], micro_batch_tokens: int, pad: int) -> float:
-    """Accumulate the gradient of the mean loss over the learnt tokens of all rows; returns that loss."""
-    learnt = sum(sum(row.learnt) for row in rows)
+    """Accumulate the gradient of the weighted mean loss over the tokens of all rows; returns that loss."""
+    weight = sum(sum(row.weights) for row in rows)
     total = 0.0
     for batch in _micro_batches(rows, micro_batch_tokens):
         width = max(len(row.ids) for row in batch)
         ids_BT = torch.tensor([[*row.ids, *[pad] * (width - len(row.ids))] for row in batch])
-        mask_BT = torch.tensor([[*row.learnt, *[False] * (width - len(row.ids))] for row in batch])[:, 1:]
+        weights_BT = torch.tensor([[*row.weights, *[0.0] * (width - len(row.ids))] for row in batch])[:, 1:]
+        learnt_BT = weights_BT > 0
         # Padding stands on the right and attention is causal, so no mask is needed.
         hidden = model.model(input_ids=ids_BT[:, :-1], use_cache=False).last_hidden_state
-        loss = functional.cross_entropy(model.lm_head(hidden[mask_BT]), ids_BT[:, 1:][mask_BT], reduction="sum")
-        (loss / learnt).backward()
+        losses = functional.cross_entropy(model.lm_head(hidden[learnt_BT]), ids_BT[:, 1:][learnt_BT], reduction="none")
+        loss = (losses * weights_BT[learnt_BT]).sum() / weight
+        loss.backward()
         total += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    return total / learnt
+    return total
 
 
 def _micro_batches(rows: list[Row], tokens: int) -> list[list[Row]]:
