@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from spark_kernel.keyed_random import keyed_random
+from spark_kernel.keyed_random import content_hash, keyed_random
 from spark_kernel.problems.arithmetic import ArithmeticSource, chain_of
 from spark_kernel.problems.held_out import is_held_out
 from spark_kernel.prompts import build
@@ -222,6 +222,13 @@ def test_a_task_prompt_is_the_one_the_kernel_builds():
     data = demonstrations.Demonstrations(3, {"solve": 1.0})
     problem = data.problem(11)
     assert data.demonstration(11).user == build.solve_task(problem, seed=3, round=11).messages[0].text
+
+
+def test_the_demonstrations_are_still_those_of_the_shipped_model():
+    """A change of prompts or problems that fails here makes the script's model another one than the frozen one."""
+    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
+    shown = [data.demonstration(index) for index in range(1000)]
+    assert content_hash(*(d.user + d.response for d in shown)) == "2b282ce3e0fd"
 
 
 def test_wrong_candidates_are_wrong_and_look_like_work():
