@@ -146,7 +146,7 @@ def test_mixed_groups_go_before_fresh_ones_and_fresh_ones_before_left_overs() ->
     re_evaluation = make_task(3, round=4, origin=Origin.REFLECTION)
     queue = TaskQueue((left_over, re_evaluation, fresh, old_mixed))
     taken, rest = queue.take(settings(judge_quota=3, reflection_quota=0), 5)
-    assert taken == (old_mixed, re_evaluation, fresh)
+    assert taken == (old_mixed, fresh, re_evaluation)
     assert rest.tasks == (left_over,)
 
 
@@ -177,3 +177,10 @@ def test_rounds_in_a_row_account_for_every_task(preset: str) -> None:
         queue, made = queue.add(again.tasks), made + len(again.tasks)
     assert made == len(taken_ids) + len(queue) + dropped
     assert (dropped > 0) == (preset == "quickstart")
+
+
+def test_re_evaluations_do_not_crowd_out_judgements_of_fresh_answers() -> None:
+    waiting = [make_task(i, round=4, origin=Origin.REFLECTION) for i in range(40)]
+    fresh = [make_task(100 + i, round=5) for i in range(40)]
+    taken, _ = TaskQueue((*waiting, *fresh)).take(settings(judge_quota=20, reflection_quota=0), 5)
+    assert [task.origin for task in taken] == [Origin.SOLVE, Origin.REFLECTION] * 10

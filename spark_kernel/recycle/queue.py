@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spark_kernel.errors import SparkError
@@ -52,13 +53,15 @@ class TaskQueue:
 
         Fewer than `minimum` waiting: none are taken. `fifo`: exactly `minimum` tasks, first in, first out, of any
         kind. `mixed_first`: J judge and R reflection tasks; where there are fewer of one, the other takes its places.
-        Tasks of mixed groups go first, then those that were passed over least often, then first in, first out.
+        Tasks of mixed groups go first, then those that were passed over least often. Among equals those recycled from
+        solving and those recycled from reflections take turns, each first in, first out: re-evaluations, which wait at
+        the head of the queue, would otherwise fill the judge's places round after round.
         """
         if len(self.tasks) < settings.minimum:
             return (), self
         if settings.order == "fifo":
             return self.tasks[: settings.minimum], TaskQueue(self.tasks[settings.minimum :])
-        preferred = sorted(self.tasks, key=lambda task: (not task.source_group_mixed, times_passed_over(task, round)))
+        preferred = _preferred(self.tasks, round)
         judges = [task for task in preferred if task.kind.judges]
         others = [task for task in preferred if not task.kind.judges]
         judge_places, other_places = _places(settings, len(judges), len(others))
@@ -75,6 +78,18 @@ def times_passed_over(task: Task, round: int) -> int:
     both compete as equals, and prefers what the present policy wrote over left-overs.
     """
     return round - task.round - (task.origin is Origin.REFLECTION)
+
+
+def _preferred(tasks: Sequence[Task], round: int) -> list[Task]:
+    """The tasks in the order in which `mixed_first` takes them."""
+    turns: Counter[tuple[bool, int, bool, Origin]] = Counter()
+    keys: dict[str, tuple[bool, int, int, bool]] = {}
+    for task in tasks:
+        unmixed, passed = not task.source_group_mixed, times_passed_over(task, round)
+        queue = (unmixed, passed, task.kind.judges, task.origin)
+        keys[task.id] = (unmixed, passed, turns[queue], task.origin is Origin.REFLECTION)
+        turns[queue] += 1
+    return sorted(tasks, key=lambda task: keys[task.id])
 
 
 def _places(settings: RecycleSettings, judges: int, others: int) -> tuple[int, int]:
