@@ -20,6 +20,7 @@ from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.problems.registry import make_source
 from spark_kernel.problems.stream import ProblemStream
+from spark_kernel.problems.worked_examples import WithWorkedExamples
 from spark_kernel.prompts.build import solve_task
 from spark_kernel.records import Problem
 from spark_kernel.rollout.engine import RolloutEngine
@@ -113,9 +114,10 @@ def make_stream(config: RunConfig) -> ProblemStream:
         InputError: an unknown source or option, a bad record, a gold that its verifier cannot read, a prompt that
             does not fit, or fewer problems than a round asks for.
     """
-    encoder = load_encoder(model_settings(config))
     source = make_source(config.problems.source, config.problems.options, config.seed)
-    checker = _ProblemChecker(config, encoder)
+    if config.problems.worked_examples:
+        source = WithWorkedExamples(source)
+    checker = _ProblemChecker(config, load_encoder(model_settings(config)))
     stream = ProblemStream(
         source,
         seed=config.seed,

@@ -77,6 +77,8 @@ class ProblemsSection(Section):
     """P: new problems a round."""
     held_out_fraction: float = Field(0.1, gt=0.0, lt=1.0)
     """Share of problems (by hash of the canonical problem) that is kept for evaluation and never trained on."""
+    worked_examples: bool = False
+    """Show small worked examples before every prompt, for a model too small to keep to the answer's form unaided."""
     on_bad_problem: Literal["stop", "skip"] = "stop"
     """What to do with a malformed record: stop with its file and line, or skip it and record an exclusion."""
 

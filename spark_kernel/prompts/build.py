@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from spark_kernel.keyed_random import content_hash, keyed_random
+from spark_kernel.prompts.examples import example_turns
 from spark_kernel.prompts.templates import Template, templates_of
 from spark_kernel.prompts.verdicts import read_answer, strip_thinking
 from spark_kernel.records import (
@@ -170,7 +171,9 @@ def letter_places(letters: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def fill(template: Template, problem: Problem, places: Mapping[str, str]) -> tuple[Message, ...]:
-    """One user message with the template's places filled; images stand where the question marks them, else first.
+    """A user message with the template's places filled; images stand where the question marks them, else first.
+
+    Worked examples stand before it as earlier turns where the problem asks for them.
 
     Raises:
         KeyError: the template has a place that was not given.
@@ -183,7 +186,7 @@ def fill(template: Template, problem: Problem, places: Mapping[str, str]) -> tup
         parts += question_parts(problem) if name == "question" else [TextPart(_defuse(places[name]))]
         position = match.end()
     parts.append(TextPart(template.text[position:]))
-    return (Message("user", _joined(parts)),)
+    return (*example_turns(template, problem, places), Message("user", _joined(parts)))
 
 
 def question_parts(problem: Problem) -> list[TextPart | ImagePart]:
