@@ -18,6 +18,7 @@ from spark_kernel.events import Listener
 from spark_kernel.learner.checkpoint import STATE_FOLDER, load_learner
 from spark_kernel.recycle.queue import TaskQueue
 from spark_kernel.round_state import RoundState, TrainerState
+from spark_kernel.run_history import INHERITED
 from spark_kernel.runs.bundles import ParentRun
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, verify_checkpoint
 from spark_kernel.runs.environment import describe_environment
@@ -33,7 +34,7 @@ from spark_kernel.runs.layout import (
     read_run_info,
 )
 from spark_kernel.runs.writer import RunWriter
-from spark_kernel.trainer import INHERITED, TRAINER_STATE, Trainer
+from spark_kernel.trainer import TRAINER_STATE, Trainer
 
 
 def start_run(config: RunConfig, path: str | Path, *, listeners: Sequence[Listener] = ()) -> Trainer:

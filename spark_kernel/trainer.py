@@ -21,8 +21,7 @@ from typing import Any, Literal
 
 from spark_kernel.assembly import Parts, evaluation_settings, roll_out_settings
 from spark_kernel.config import RunConfig
-from spark_kernel.errors import PhaseError, RunFolderError, Stopped
-from spark_kernel.evaluate.cases import Candidate, candidates_of
+from spark_kernel.errors import PhaseError, Stopped
 from spark_kernel.evaluate.held_out import HeldOutEvaluation, evaluate_held_out
 from spark_kernel.evaluate.round_metrics import kind_stats
 from spark_kernel.events import Event, Listener, StopRequest
@@ -36,7 +35,6 @@ from spark_kernel.records import (
     Period,
     Problem,
     Recycled,
-    Rollout,
     RoundReport,
     Task,
     UpdateStats,
@@ -45,18 +43,15 @@ from spark_kernel.recycle.recycle import re_evaluate, recycle
 from spark_kernel.recycle.settings import settings_from
 from spark_kernel.rollout.roll_out import fitting, roll_out
 from spark_kernel.round_state import Phase, RoundState, Stage, TrainerState, schedule
+from spark_kernel.run_history import RunHistory
 from spark_kernel.runs.bundles import EvaluationRecords, PhaseRecords, RoundRecords
 from spark_kernel.runs.checkpoints import checkpoint_name
 from spark_kernel.runs.codec import dumps, to_json
-from spark_kernel.runs.layout import EVALUATIONS, ROUNDS, list_numbers, numbered
-from spark_kernel.runs.storage import read_evaluation, read_round
 from spark_kernel.runs.writer import RunWriter
 from spark_kernel.verify.pool import VerifierPool
 from spark_kernel.verify.score_groups import score_groups
 
 TRAINER_STATE = "trainer.json"
-INHERITED = "inherited"
-"""Subfolder of a fork with the rounds and evaluations of its parent that it still needs."""
 
 
 class Trainer:
@@ -95,14 +90,12 @@ class Trainer:
         self._phase_started = 0.0
         self._outcome: Literal["finished", "stopped", "failed"] = "stopped"
         self._quiet = False
-        self._problems: dict[str, Problem] = {}
-        self._sources: dict[str, Rollout] = {}
+        self._unrecorded: tuple[tuple[int, int], tuple[UpdateStats, tuple[Exclusion, ...]]] | None = None
         self._pool = VerifierPool(
             config.verify.workers, config.verify.deadline_seconds, config.verify.correct_threshold
         )
-        self._history = (writer.path, writer.path / INHERITED, *history)
-        self._recall_flight()
-        self._recall_sources()
+        self._history = RunHistory(writer, self._stages, history)
+        self._history.recall(state)
 
     # --- where the run stands
 
@@ -126,7 +119,7 @@ class Trainer:
     def roll_out(self) -> list[Group]:
         """Phase 1: sample n outputs for every task of the period; new problems, or tasks taken from the queue."""
         with self._phase(Phase.ROLL_OUT) as stage:
-            groups = self._recorded_groups(stage)
+            groups = self._history.groups(self.state.flight.round, stage)
             tasks, exclusions = self._solve_tasks() if stage.period is Period.POLICY else self._recycled_tasks()
             if groups is None:
                 groups = roll_out(
@@ -147,12 +140,12 @@ class Trainer:
         """Phase 2: score every output in worker processes; advantages within each group."""
         with self._phase(Phase.VERIFY) as stage:
             own = self._own_groups(stage, groups)
-            scored = self._recorded_groups(stage)
+            scored = self._history.groups(self.state.flight.round, stage)
             if scored is None:
                 scored = score_groups(
                     self._pool,
                     own,
-                    self._problems,
+                    self._history.problems,
                     estimator=self.config.objective.advantage,
                     delta=self.config.objective.delta,
                     on_progress=self._progress,
@@ -179,15 +172,7 @@ class Trainer:
             stats: UpdateStats | None = None
             exclusions: tuple[Exclusion, ...] = ()
             if own:
-                stats, exclusions = self.parts.learner.update(
-                    own,
-                    period=stage.period,
-                    round=self.state.flight.round,
-                    on_progress=self._progress,
-                    check_stop=self.stop.check,
-                )
-                self.parts.engine.sync(self.parts.policy)
-                self.state.flight.updates.append(stats)
+                stats, exclusions = self._updated(stage, own)
             self._record(stage, PhaseRecords(meta={"stats": to_json(stats) if stats else None}), exclusions)
         return stats
 
@@ -204,11 +189,11 @@ class Trainer:
                 exclusions=tuple(flight.exclusions),
                 meta={"cursor": flight.cursor_after, "policy_version": report.policy_version},
             )
-            if not self._is_recorded(flight.round):
+            if not self._history.is_recorded(flight.round):
                 self.writer.finish_round(records, report)
-        self._remember_sources()
         self.state.completed = flight.round
         self.state.cursor = flight.cursor_after if flight.cursor_after is not None else self.state.cursor
+        self._history.forget_all_but(self.state)
         self.state.flight = RoundState(round=flight.round + 1)
         self._emit("round_finished", round=flight.round, data=to_json(report))
         return report
@@ -279,7 +264,7 @@ class Trainer:
             evaluation_settings(self.config),
             seed=self.config.seed,
             round=self.state.completed,
-            frozen=self._frozen_candidates(),
+            frozen=self._history.frozen_candidates(),
             encode=self.parts.policy.encoder.text_ids,
             image_root=self.writer.path,
             on_progress=progress,
@@ -333,7 +318,7 @@ class Trainer:
         taken = self.parts.stream.take(self.state.cursor, self.config.problems.per_round, round=flight.round)
         flight.cursor_after = taken.cursor
         flight.problems = tuple(adopt_images(problem, self.writer.path) for problem in taken.problems)
-        self._problems |= {problem.id: problem for problem in flight.problems}
+        self._history.problems |= {problem.id: problem for problem in flight.problems}
         tasks = [solve_task(problem, seed=self.config.seed, round=flight.round) for problem in flight.problems]
         fitting = self._fits(tasks)
         too_long = tuple(
@@ -359,10 +344,12 @@ class Trainer:
             return Recycled()
         keyed: dict[str, Any] = {"seed": self.config.seed, "round": self.state.flight.round, "fits": self._fits}
         if period is Period.POLICY:
-            return recycle(groups, self._problems, self._recycling, **keyed)
+            return recycle(groups, self._history.problems, self._recycling, **keyed)
         if not self.config.recycle.re_evaluation:
             return Recycled()
-        return re_evaluate(groups, self._problems, self._sources | self._own_rollouts(), self._recycling, **keyed)
+        return re_evaluate(
+            groups, self._history.problems, self._history.sources_for(self.state.flight), self._recycling, **keyed
+        )
 
     def _round_report(self) -> RoundReport:
         flight = self.state.flight
@@ -384,6 +371,22 @@ class Trainer:
             balance_after=dict(balance_after),
             notes=tuple(flight.notes),
         )
+
+    def _updated(self, stage: Stage, groups: Sequence[Group]) -> tuple[UpdateStats, tuple[Exclusion, ...]]:
+        """The learner's update; not once more where it was done already but could not be written down (disk full)."""
+        flight = self.state.flight
+        if self._unrecorded is None or self._unrecorded[0] != (flight.round, flight.stage):
+            result = self.parts.learner.update(
+                groups,
+                period=stage.period,
+                round=flight.round,
+                on_progress=self._progress,
+                check_stop=self.stop.check,
+            )
+            self.parts.engine.sync(self.parts.policy)
+            flight.updates.append(result[0])
+            self._unrecorded = ((flight.round, flight.stage), result)
+        return self._unrecorded[1]
 
     # --- small helpers
 
@@ -427,7 +430,7 @@ class Trainer:
         """
         flight = self.state.flight
         flight.exclusions += exclusions
-        if self._is_recorded(flight.round):
+        if self._history.is_recorded(flight.round):
             return
         index = self._stages.index(stage)
         seconds = time.perf_counter() - self._phase_started
@@ -439,17 +442,6 @@ class Trainer:
         else:
             seconds = float(recalled.meta["seconds"])
         flight.seconds[f"{stage.period}/{stage.phase}"] = seconds
-
-    def _recorded_groups(self, stage: Stage) -> list[Group] | None:
-        """The groups of a stage that the run folder already holds, from a finished round or the journal."""
-        round_number = self.state.flight.round
-        if self._is_recorded(round_number):
-            return list(self._finished_round(round_number).groups.get(stage.period, ()))
-        recalled = self.writer.recall_phase(round_number, self._stages.index(stage), stage.period, stage.phase)
-        return list(recalled.groups) if recalled is not None else None
-
-    def _is_recorded(self, round_number: int) -> bool:
-        return round_number <= self.writer.last_round
 
     def _own_groups(self, stage: Stage, given: Sequence[Group] | None) -> list[Group]:
         """The groups the stage works on: the trainer's own, which those a caller passes must match."""
@@ -468,71 +460,11 @@ class Trainer:
     def _new_problems(self, stage: Stage) -> tuple[Problem, ...]:
         return self.state.flight.problems if stage.period is Period.POLICY else ()
 
-    def _own_rollouts(self) -> dict[str, Rollout]:
-        groups = self.state.flight.groups.get(Period.POLICY, ())
-        return {rollout.id: rollout for group in groups for rollout in group.rollouts}
-
-    def _remember_sources(self) -> None:
-        """Keep the problems and source rollouts of queued tasks for the rounds to come, and no others."""
-        sources = self._sources | self._own_rollouts()
-        wanted = {source for task in self.state.queue.tasks for source in task.sources}
-        self._sources = {name: sources[name] for name in wanted if name in sources}
-        problems = {task.problem_id for task in self.state.queue.tasks}
-        self._problems = {name: self._problems[name] for name in problems}
-
-    def _frozen_candidates(self) -> tuple[Candidate, ...]:
-        """The answers of the run's first evaluation that may be judged: the pool that all later judges share."""
-        for folder in reversed(self._history):
-            evaluated = list_numbers(folder / EVALUATIONS)
-            if evaluated:
-                records = read_evaluation(folder / EVALUATIONS / numbered(evaluated[0]))
-                return candidates_of(records.groups["solve"])[0]
-        return ()
-
-    def _finished_round(self, number: int) -> RoundRecords:
-        """A finished round of this run or its ancestry, from the disk."""
-        for folder in self._history:
-            if (folder / ROUNDS / numbered(number)).is_dir():
-                return read_round(folder / ROUNDS / numbered(number))
-        raise RunFolderError(f"{self.writer.path} lacks round {number}, which it needs to go on.")
-
-    def _recall_flight(self) -> None:
-        """After a resume: the groups and problems of the round under way, from the journal or the finished round."""
-        flight = self.state.flight
-        if flight.stage and self._is_recorded(flight.round):
-            finished = self._finished_round(flight.round)
-            flight.problems = finished.problems
-            done = {stage.period for stage in self._stages[: flight.stage]}
-            flight.groups = {period: groups for period, groups in finished.groups.items() if period in done}
-            return
-        for index, stage in enumerate(self._stages[: flight.stage]):
-            recalled = self.writer.recall_phase(flight.round, index, stage.period, stage.phase)
-            if recalled is None:
-                raise RunFolderError(
-                    f"The journal of {self.writer.path} lacks {stage} of round {flight.round}, which its checkpoint "
-                    "needs: go back to an earlier round."
-                )
-            flight.problems += recalled.problems
-            if recalled.groups:
-                flight.groups[stage.period] = recalled.groups
-
-    def _recall_sources(self) -> None:
-        """After a resume: what `_remember_sources` kept, from the disk."""
-        flight = self.state.flight
-        self._problems |= {problem.id: problem for problem in flight.problems}
-        waiting = [task for task in self.state.queue.tasks if task.round != flight.round]
-        waiting += [group.task for group in flight.groups.get(Period.REWARD, ()) if group.task.round != flight.round]
-        for number in sorted({task.round for task in waiting}):
-            records = self._finished_round(number)
-            self._problems |= {problem.id: problem for problem in records.problems}
-            for groups in records.groups.values():
-                self._sources |= {rollout.id: rollout for group in groups for rollout in group.rollouts}
-
     def _evaluate_if_due(self, last: int) -> None:
         every = self.config.evaluation.every
         completed = self.state.completed
         due = every and (completed % every == 0 or completed == last)
-        if due and not self.state.flight.stage and completed not in list_numbers(self.writer.path / EVALUATIONS):
+        if due and not self.state.flight.stage and completed not in self.writer.evaluations():
             self.evaluate()
 
     def _checkpoint_due(self, last: int) -> bool:

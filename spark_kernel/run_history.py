@@ -1,0 +1,110 @@
+"""What a run has already made, read back from its folder: nothing that is on disk is sampled or asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from spark_kernel.errors import RunFolderError
+from spark_kernel.evaluate.cases import Candidate, candidates_of
+from spark_kernel.records import Group, Period, Problem, Rollout
+from spark_kernel.round_state import RoundState, Stage, TrainerState
+from spark_kernel.runs.bundles import RoundRecords
+from spark_kernel.runs.layout import EVALUATIONS, ROUNDS, list_numbers, numbered
+from spark_kernel.runs.storage import read_evaluation, read_round
+from spark_kernel.runs.writer import RunWriter
+
+INHERITED = "inherited"
+"""Subfolder of a fork with the rounds and evaluations of its parent that it still needs."""
+
+
+class RunHistory:
+    """Recorded rounds and phases of a run and its ancestry, and what queued tasks refer to.
+
+    `problems`: every problem that a task of this round or of the queue is about, by id.
+
+    Args:
+        writer: the run.
+        stages: the stages of a round, in order.
+        ancestry: further folders with earlier rounds (while a fork is made, its parent).
+    """
+
+    def __init__(self, writer: RunWriter, stages: Sequence[Stage], ancestry: Sequence[Path] = ()) -> None:
+        self._writer = writer
+        self._stages = stages
+        self._folders = (writer.path, writer.path / INHERITED, *ancestry)
+        self.problems: dict[str, Problem] = {}
+        self._sources: dict[str, Rollout] = {}
+
+    def is_recorded(self, round_number: int) -> bool:
+        """Whether the round is finished and on disk."""
+        return round_number <= self._writer.last_round
+
+    def groups(self, round_number: int, stage: Stage) -> list[Group] | None:
+        """The groups that a stage made, from a finished round or the journal; None where they are still to be made."""
+        if self.is_recorded(round_number):
+            return list(self._finished_round(round_number).groups.get(stage.period, ()))
+        recalled = self._writer.recall_phase(round_number, self._stages.index(stage), stage.period, stage.phase)
+        return list(recalled.groups) if recalled is not None else None
+
+    def frozen_candidates(self) -> tuple[Candidate, ...]:
+        """The answers of the run's first evaluation that may be judged: the pool that all later judges share."""
+        for folder in reversed(self._folders):
+            evaluated = list_numbers(folder / EVALUATIONS)
+            if evaluated:
+                records = read_evaluation(folder / EVALUATIONS / numbered(evaluated[0]))
+                return candidates_of(records.groups["solve"])[0]
+        return ()
+
+    def sources_for(self, flight: RoundState) -> Mapping[str, Rollout]:
+        """The rollouts that tasks of this round may have been made from, by id."""
+        own = flight.groups.get(Period.POLICY, ())
+        return self._sources | {rollout.id: rollout for group in own for rollout in group.rollouts}
+
+    def forget_all_but(self, state: TrainerState) -> None:
+        """At the end of a round: keep what the queued tasks refer to, and no more."""
+        sources = self.sources_for(state.flight)
+        wanted = {source for task in state.queue.tasks for source in task.sources}
+        self._sources = {name: sources[name] for name in wanted if name in sources}
+        self.problems = {task.problem_id: self.problems[task.problem_id] for task in state.queue.tasks}
+
+    def recall(self, state: TrainerState) -> None:
+        """After a resume: the groups and problems of the round under way, and what queued tasks refer to.
+
+        Raises:
+            RunFolderError: the folder lacks something that the checkpoint needs.
+        """
+        flight = state.flight
+        if flight.stage and self.is_recorded(flight.round):
+            finished = self._finished_round(flight.round)
+            flight.problems = finished.problems
+            done = {stage.period for stage in self._stages[: flight.stage]}
+            flight.groups = {period: groups for period, groups in finished.groups.items() if period in done}
+        else:
+            self._recall_journal(flight)
+        self.problems |= {problem.id: problem for problem in flight.problems}
+        waiting = [task for task in state.queue.tasks if task.round != flight.round]
+        waiting += [group.task for group in flight.groups.get(Period.REWARD, ()) if group.task.round != flight.round]
+        for number in sorted({task.round for task in waiting}):
+            records = self._finished_round(number)
+            self.problems |= {problem.id: problem for problem in records.problems}
+            for groups in records.groups.values():
+                self._sources |= {rollout.id: rollout for group in groups for rollout in group.rollouts}
+
+    def _recall_journal(self, flight: RoundState) -> None:
+        for index, stage in enumerate(self._stages[: flight.stage]):
+            recalled = self._writer.recall_phase(flight.round, index, stage.period, stage.phase)
+            if recalled is None:
+                raise RunFolderError(
+                    f"The journal of {self._writer.path} lacks {stage} of round {flight.round}, which its checkpoint "
+                    "needs: go back to an earlier round."
+                )
+            flight.problems += recalled.problems
+            if recalled.groups:
+                flight.groups[stage.period] = recalled.groups
+
+    def _finished_round(self, number: int) -> RoundRecords:
+        for folder in self._folders:
+            if (folder / ROUNDS / numbered(number)).is_dir():
+                return read_round(folder / ROUNDS / numbered(number))
+        raise RunFolderError(f"{self._writer.path} lacks round {number}, which it needs to go on.")
