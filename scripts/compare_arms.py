@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python scripts/compare_arms.py --seeds 0 1 2 3 4 --out runs/arms
 
-Policy-only gets twice the problems a round, so that each of its rounds costs as many rollouts as SPARK's two periods.
+Policy-only gets as many problems a round as SPARK has problems and recycled tasks together, so that its rounds cost as
+many rollouts.
 Both arms start from the same model; after the last round each judges its own fresh answers on the same held-out
 problems. The primary measure is balanced accuracy of these judgements, both views together, an unparseable verdict
 counted wrong; intervals are paired and clustered by problem (docs/measures.md). Runs that exist are not repeated.
@@ -71,7 +72,9 @@ def run_arm(arm: str, seed: int, out: Path, problems: int, settings: Sequence[st
     overrides |= {k.replace(".", "__"): json.loads(v) for k, v in (item.split("=", 1) for item in settings)}
     config = load_config(ARMS[arm], **overrides)
     if arm == "policy-only":
-        config = load_config(ARMS[arm], **overrides, problems__per_round=2 * config.problems.per_round)
+        spark = load_config(ARMS["spark"], **overrides)
+        tasks = spark.problems.per_round + spark.judge_quota + spark.reflection_quota
+        config = load_config(ARMS[arm], **overrides, problems__per_round=tasks)
     exists = (folder / "run.json").exists()
     with resume_run(folder) if exists else start_run(config, folder) as trainer:
         trainer.train()
