@@ -147,3 +147,12 @@ def test_a_closed_pipe_is_no_stack_trace(tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert "usage: workbench run" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_papers_preset_says_which_file_it_needs_before_it_fetches_a_model(tmp_path: Path) -> None:
+    done = workbench("run", "spark-7b", cwd=tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hub"))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "problems.options.path" in line
+    assert not (tmp_path / "runs").exists()

@@ -20,4 +20,8 @@ def make_console() -> Console:
 
 def plain_table(title: str | None = None) -> Table:
     """A table without vertical lines."""
-    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    # A title wider than its table would be broken into lines.
+    width = len(title) + 2 if title else None
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, min_width=width
+    )

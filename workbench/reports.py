@@ -93,7 +93,7 @@ def seconds_table(reports: Sequence[RoundReport], evaluating: float) -> Table:
     if evaluating:
         totals["evaluation"] = evaluating
     whole = sum(totals.values())
-    table = plain_table(f"Seconds by phase, {len(reports)} rounds")
+    table = plain_table(f"Seconds by phase, {len(reports)} round{'s' if len(reports) > 1 else ''}")
     table.add_column("period/phase", no_wrap=True)
     table.add_column("seconds", justify="right")
     table.add_column("share", justify="right")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -43,6 +43,9 @@ class ReflectArguments:
     ] = ()
     gold: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help="The right answer, if known.")] = None
     verifier: Annotated[str, tyro.conf.arg(metavar="NAME", help="What compares an answer with --gold.")] = "math"
+    worked_examples: Annotated[
+        bool, tyro.conf.arg(help="Show worked examples before every prompt; a run that trained with them has them on.")
+    ] = False
     reflections: Annotated[int, tyro.conf.arg(metavar="R", help="Most reflections.")] = 2
     view: Annotated[
         Literal["answer", "full"], tyro.conf.arg(help="What the judge sees: the final answer or the whole response.")
@@ -60,13 +63,16 @@ def reflect(arguments: Sequence[str]) -> int:
     args = tyro.cli(ReflectArguments, prog="workbench reflect", args=arguments, use_underscores=True)
     problem = _problem(args)
     # After the cheap checks: these bring torch and transformers.
+    from spark_kernel.prompts.examples import META
     from spark_kernel.rollout.engine import Sampling
     from spark_kernel.rollout.transformers_engine import TransformersEngine
     from spark_kernel.test_time.loop import self_correct
     from spark_kernel.test_time.steps import LoopSettings
 
     quiet_transformers()
-    policy = _load(args)
+    policy, trained_with_examples = _load(args)
+    if args.worked_examples or trained_with_examples:
+        problem = replace(problem, meta={**problem.meta, META: True})
     context = policy.loaded.context_length
     longest = args.max_new_tokens or min(512, context // 2)
     if longest >= context:
@@ -132,8 +138,8 @@ def _image(path: Path) -> ImageRef:
         raise InputError(f"--image {path} cannot be read: {error.strerror}.") from None
 
 
-def _load(args: ReflectArguments) -> Policy:
-    """The model, or the policy of a run's checkpoint."""
+def _load(args: ReflectArguments) -> tuple[Policy, bool]:
+    """The model, or the policy of a run's checkpoint, and whether that run has worked examples in its prompts."""
     from spark_kernel.models.policy import load_policy
     from spark_kernel.models.settings import ModelSettings
 
@@ -141,9 +147,7 @@ def _load(args: ReflectArguments) -> Policy:
     if not (run / "run.json").is_file():
         if args.round is not None:
             raise InputError(f"--round needs a run's folder as --model; {args.model} is none.")
-        return load_policy(ModelSettings(args.model, device=args.device))
-    from dataclasses import replace
-
+        return load_policy(ModelSettings(args.model, device=args.device)), False
     from spark_kernel.assembly import learner_settings, model_settings, objective_settings
     from spark_kernel.learner.checkpoint import load_learner
     from spark_kernel.learner.learner import Learner
@@ -162,7 +166,7 @@ def _load(args: ReflectArguments) -> Policy:
     learner = Learner(policy, objective_settings(config), learner_settings(config), images_root=run)
     load_learner(learner, found.path)
     print(f"Checkpoint {found.name} of {run}\n")
-    return policy
+    return policy, config.problems.worked_examples
 
 
 def _print_findings(attempt: Attempt, problem: Problem) -> None:
