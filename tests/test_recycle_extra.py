@@ -101,7 +101,7 @@ def test_the_configuration_names_further_recyclers() -> None:
 
 
 def test_settings_mirror_the_configuration() -> None:
-    config = load_config("quickstart")
+    config = load_config({"problems": {"per_round": 64}})
     settings = settings_from(config)
     section = config.recycle
     names = [name for name in type(section).model_fields if name not in ("judge_quota", "reflection_quota")]

@@ -31,7 +31,7 @@ SCORES = {
 }
 
 
-def settings_of(preset: str = "quickstart", **changes: object) -> RecycleSettings:
+def settings_of(preset: str = "spark", **changes: object) -> RecycleSettings:
     """A preset's settings, with quotas that do not bite unless stated."""
     return replace(settings_from(load_config(preset)), **({"judge_quota": 10**6, "reflection_quota": 10**6} | changes))
 
