@@ -319,7 +319,7 @@ def load_config(source: str | Path | Mapping[str, Any], **overrides: Any) -> Run
     """
     values = _read_source(source)
     for dotted, value in overrides.items():
-        values = _merge(values, _nest(dotted.split("__"), value))
+        values = merge_settings(values, _nest(dotted.split("__"), value))
     return validate_config(values)
 
 
@@ -354,10 +354,10 @@ def _read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     else:
         values = {}
         for name in str(source).split("+"):
-            values = _merge(values, _read_preset(name.strip()))
+            values = merge_settings(values, _read_preset(name.strip()))
         return values
     base = values.pop("base", None)
-    return _merge(_read_source(str(base)), values) if base else values
+    return merge_settings(_read_source(str(base)), values) if base else values
 
 
 def _read_preset(name: str) -> dict[str, Any]:
@@ -371,7 +371,7 @@ def _read_preset(name: str) -> dict[str, Any]:
     text = (resources.files("spark_kernel") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     values = yaml.safe_load(text) or {}
     base = values.pop("base", None)
-    return _merge(_read_source(base), values) if base else values
+    return merge_settings(_read_source(base), values) if base else values
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -390,7 +390,7 @@ def _nest(path: list[str], value: Any) -> dict[str, Any]:
     return {path[0]: value if len(path) == 1 else _nest(path[1:], value)}
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, section by section; `problems.options` is replaced whole when the source changes."""
     merged = dict(base)
     for key, value in over.items():
@@ -398,7 +398,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if key == "problems" and isinstance(value, Mapping) and isinstance(old, Mapping):
             changed = value.get("source", old.get("source")) != old.get("source")
             old = {k: v for k, v in old.items() if not (changed and k == "options")}
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge_settings(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 

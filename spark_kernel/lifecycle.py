@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from spark_kernel.assembly import assemble
-from spark_kernel.config import RunConfig, validate_config
+from spark_kernel.config import RunConfig, merge_settings, validate_config
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.events import Listener
 from spark_kernel.learner.checkpoint import STATE_FOLDER, load_learner
@@ -118,7 +118,7 @@ def fork_run(
     if not first_round(info) - 1 <= at <= last:
         raise InputError(f"{parent} has rounds {first_round(info) - 1} to {last}: it cannot be forked at {at}.")
     old = read_config(parent)
-    config = validate_config(_merged(old.model_dump(), overrides or {}))
+    config = validate_config(merge_settings(old.model_dump(), overrides or {}))
     if config.model != old.model or config.seed != old.seed:
         raise InputError("A fork keeps model and seed of its parent: start a new run to change them.")
     run = Path(path).absolute()
@@ -227,11 +227,3 @@ def _copy_history(trainer: Trainer, history: Sequence[Path]) -> None:
             name = numbered(evaluated[0])
             shutil.copytree(folder / EVALUATIONS / name, inherited / EVALUATIONS / name)
             break
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged

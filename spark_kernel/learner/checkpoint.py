@@ -18,6 +18,7 @@ from torch import Tensor
 from spark_kernel.errors import ModelError
 from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.progress import UpdateProgress
+from spark_kernel.models.load import no_progress_bars
 
 STATE_FOLDER = "state"
 
@@ -82,6 +83,6 @@ def _load_weights(learner: Learner, folder: Path) -> None:
         policy.load_adapter(folder)
         return
     network: Any = policy.network
-    with torch.no_grad():
+    with torch.no_grad(), no_progress_bars():
         stored = type(network).from_pretrained(folder, dtype=network.dtype)
         policy.load_tensors({name: p.detach() for name, p in stored.named_parameters()})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,7 +175,7 @@ def _from_pretrained(settings: ModelSettings, source: str, config: Any, dtype: t
 
     with_eyes = getattr(config, "vision_config", None) is not None
     auto = AutoModelForImageTextToText if with_eyes else AutoModelForCausalLM
-    with _explained(settings.path):
+    with _explained(settings.path), no_progress_bars():
         model = auto.from_pretrained(_folder_of(source), dtype=dtype, **_keywords(settings, source))
     if source.endswith(".gguf"):
         return _plain_copy(auto, model, dtype)
@@ -205,6 +207,20 @@ def _folder_of(source: str) -> str:
     return str(Path(source).parent) if source.endswith(".gguf") else source
 
 
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """transformers' bars for reading and writing weights off, and afterwards as they were."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _has_torchvision() -> bool:
     from transformers.utils.import_utils import is_torchvision_available
 
@@ -226,5 +242,5 @@ def _explained(path: str) -> Iterator[None]:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text[:200].rstrip(".") or type(error).__name__
+    text = re.split(r"(?<=[a-z)'])\. ", " ".join(str(error).split()))[0]
+    return textwrap.shorten(text, 200, placeholder=" ...").rstrip(".") or type(error).__name__

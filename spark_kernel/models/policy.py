@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spark_kernel.errors import ModelError, StaleEngineError
-from spark_kernel.models.load import LoadedModel, load_model
+from spark_kernel.models.load import LoadedModel, load_model, no_progress_bars
 from spark_kernel.models.settings import LoraSettings, ModelSettings
 
 
@@ -98,7 +98,8 @@ class Policy:
     def save(self, folder: Path) -> None:
         """A Hugging Face folder: the whole model, or a peft adapter folder; safetensors, with the tokenizer."""
         owner = self._peft if self._peft is not None else self.network
-        owner.save_pretrained(folder, safe_serialization=True)
+        with no_progress_bars():
+            owner.save_pretrained(folder, safe_serialization=True)
         tokenizer = self.encoder.processor if self.encoder.processor is not None else self.encoder.tokenizer
         tokenizer.save_pretrained(folder)
 

@@ -20,7 +20,9 @@ def require_run(path: Path) -> Path:
 
 def quiet_transformers() -> None:
     """No bars and no warnings of transformers between our own lines; call it before a model is loaded."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -25,6 +25,7 @@ REPORT_TO = Annotated[
     str,
     tyro.conf.arg(metavar="NAME,...", help="Send numbers to trackio, wandb or tensorboard; several with commas."),
 ]
+ON_BAD_PROBLEM = Annotated[Literal["stop", "skip"] | None, tyro.conf.arg(help="The same as --problems.on_bad_problem.")]
 OUT = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help="New run folder; by default runs/NAME-TIME.")]
 
 
@@ -42,10 +43,12 @@ def run(arguments: Sequence[str]) -> int:
         ),
         ("out", OUT, field(default=None)),
         ("report_to", REPORT_TO, field(default="")),
+        ("on_bad_problem", ON_BAD_PROBLEM, field(default=None)),
     ]
     flags = flags_type("Run", own, _defaults(rest))
     args: Any = tyro.cli(flags, prog="workbench run", args=rest, description=_run_description(), use_underscores=True)
-    config = load_config({"base": args.preset, **merged(given_overrides(args), mapped)})
+    short = {"problems": {"on_bad_problem": args.on_bad_problem}} if args.on_bad_problem else {}
+    config = load_config({"base": args.preset, **merged(merged(given_overrides(args), mapped), short)})
     names = sink_names(args.report_to)
     require_sinks(names)
     out = _unused(args.out or _new_folder(args.preset))
