@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import textwrap
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from spark_kernel.errors import ModelError
@@ -232,7 +232,7 @@ def _explained(path: str) -> Iterator[None]:
     """Turn what transformers raises for a missing, damaged or unreachable model into one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:  # JSON errors are ValueErrors
         if path.count("/") == 1 and not Path(path).exists():
             raise ModelError(
                 f"The model {path} is neither a folder here nor could it be fetched from the hub "
