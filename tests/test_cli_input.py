@@ -12,17 +12,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_kernel.config import RunConfig, field_names, load_config, preset_names, validate_config
+from spark_kernel.config import RunConfig, field_names, load_config, merge_settings, preset_names, validate_config
 from spark_kernel.errors import InputError
 from tests.helpers.cli import workbench
-from workbench.config_flags import flags_type, given_overrides, merged, split_mapping_flags
+from workbench.config_flags import flags_type, given_overrides, split_mapping_flags
 
 
 def parse(*arguments: str) -> dict[str, object]:
     """The settings that command-line arguments give."""
     rest, mapped = split_mapping_flags(arguments)
     parsed = tyro.cli(flags_type("Run", [], RunConfig()), args=rest, use_underscores=True)
-    return merged(given_overrides(parsed), mapped)
+    return merge_settings(given_overrides(parsed), mapped)
 
 
 def value_at(config: RunConfig, dotted: str) -> object:

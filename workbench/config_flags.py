@@ -8,7 +8,7 @@ file. So a flag, a YAML line and a Python argument are refused in the same words
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import field, fields, make_dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -70,15 +70,6 @@ def split_mapping_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, 
             raise InputError(f"{argument} needs a value.")
         _put(found, [*match[1].split("."), *match[2].split(".")], read_value(argument, value))
     return rest, found
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, mapping by mapping."""
-    result = dict(base)
-    for key, value in over.items():
-        old = result.get(key)
-        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return result
 
 
 def read_value(flag: str, text: str) -> Any:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from spark_kernel.config import RunConfig, load_config, preset_names
+from spark_kernel.config import RunConfig, load_config, merge_settings, preset_names
 from spark_kernel.errors import InputError
 from workbench.cli import INTERRUPTED, OK
 from workbench.commands import quiet_transformers, require_run
-from workbench.config_flags import flags_type, given_overrides, merged, split_mapping_flags
+from workbench.config_flags import flags_type, given_overrides, split_mapping_flags
 from workbench.sinks import require_sinks, sink_names
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     flags = flags_type("Run", own, _defaults(rest))
     args: Any = tyro.cli(flags, prog="workbench run", args=rest, description=_run_description(), use_underscores=True)
     short = {"problems": {"on_bad_problem": args.on_bad_problem}} if args.on_bad_problem else {}
-    config = load_config({"base": args.preset, **merged(merged(given_overrides(args), mapped), short)})
+    config = load_config({"base": args.preset, **merge_settings(merge_settings(given_overrides(args), mapped), short)})
     names = sink_names(args.report_to)
     require_sinks(names)
     out = _unused(args.out or _new_folder(args.preset))
@@ -110,7 +110,7 @@ def fork(arguments: Sequence[str]) -> int:
     source = require_run(args.source)
     names = sink_names(args.report_to)
     require_sinks(names)
-    overrides = merged(given_overrides(args), mapped)
+    overrides = merge_settings(given_overrides(args), mapped)
     out = _unused(args.out or _new_folder(f"{source.name}-fork"))
     from spark_kernel.lifecycle import fork_run
 
