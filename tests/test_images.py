@@ -68,6 +68,7 @@ def config(base: Path, model: Path | None = None) -> RunConfig:
     )
 
 
+@pytest.mark.slow
 def test_a_whole_run_with_images_and_its_resume(base: Path, tmp_path: Path) -> None:
     with start_run(config(base), tmp_path / "run") as trainer:
         reports = trainer.train()

@@ -161,6 +161,7 @@ def test_another_file_than_the_pinned_one_is_refused(
     assert list(models.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_without_a_network_one_sentence_says_so(tmp_path: Path) -> None:
     done = workbench(
         "models",

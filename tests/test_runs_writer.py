@@ -203,6 +203,7 @@ def test_missing_foreign_and_newer_folders_are_told_apart(writer: RunWriter, run
         RunWriter.create(tmp_path / "file" / "run", CONFIG, ENVIRONMENT)
 
 
+@pytest.mark.slow
 def test_a_second_writer_learns_who_the_first_is(writer: RunWriter, run: Path) -> None:
     code = f"from spark_kernel.runs.writer import RunWriter; RunWriter.open({str(run)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -215,6 +216,7 @@ def test_a_second_writer_learns_who_the_first_is(writer: RunWriter, run: Path) -
     RunWriter.open(run).close()
 
 
+@pytest.mark.slow
 def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(run: Path) -> None:
     code = f"""
 import os, signal, sys, time

@@ -121,6 +121,7 @@ def stop_at(trainer: Trainer, count: int) -> None:
     trainer.listeners.append(listen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 9, 14, 20, 23, 26, 31, 40, 47, 66])
 def test_a_stopped_run_goes_on_bit_for_bit(base: Path, finished: Path, tmp_path: Path, count: int) -> None:
     config = tiny_config(base)
@@ -134,6 +135,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(base: Path, finished: Path, tmp_path:
     assert fingerprint(tmp_path / "run") == fingerprint(finished)
 
 
+@pytest.mark.slow
 def test_stop_from_another_thread_then_another_run_in_this_process(base: Path, tmp_path: Path) -> None:
     with start_run(tiny_config(base, rounds=1000), tmp_path / "run") as trainer:
         timer = threading.Timer(0.5, trainer.stop.ask)
@@ -149,6 +151,7 @@ def test_stop_from_another_thread_then_another_run_in_this_process(base: Path, t
         assert again.completed == before + 1
 
 
+@pytest.mark.slow
 def test_going_back_and_on_again_gives_the_same_run(base: Path, finished: Path, tmp_path: Path) -> None:
     with start_run(tiny_config(base), tmp_path / "run") as trainer:
         trainer.train()
@@ -163,6 +166,7 @@ def test_going_back_and_on_again_gives_the_same_run(base: Path, finished: Path, 
         go_back(tmp_path / "run", 9)
 
 
+@pytest.mark.slow
 def test_a_fork_goes_on_from_its_round(base: Path, finished: Path, tmp_path: Path) -> None:
     with fork_run(finished, 3, tmp_path / "same") as trainer:
         assert (trainer.completed, trainer.policy_version) == (3, 6)
@@ -181,6 +185,7 @@ def test_a_fork_goes_on_from_its_round(base: Path, finished: Path, tmp_path: Pat
         fork_run(finished, 7, tmp_path / "third")
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_falls_back_to_an_older_one(base: Path, finished: Path, tmp_path: Path) -> None:
     with start_run(tiny_config(base), tmp_path / "run") as trainer:
         trainer.train()

@@ -100,6 +100,7 @@ def test_a_timeout_a_crash_and_an_unparseable_answer_are_three_results(pool: Ver
     ]
 
 
+@pytest.mark.slow
 def test_mathematics_without_end_is_a_timeout_and_leaves_the_others_alone() -> None:
     with VerifierPool(1, 1.0) as pool:
         outputs = [r"\boxed{9^{9^{9^9}}}", r"\boxed{\binom{10^{9}}{10^{8}}}", r"\boxed{x+5-x}"]
