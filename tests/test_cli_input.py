@@ -73,6 +73,7 @@ def test_text_reaches_the_configuration_unchanged(text: str) -> None:
     assert parse("--model.path", text) == {"model": {"path": text}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

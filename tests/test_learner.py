@@ -188,6 +188,7 @@ def test_version_counts_updates_and_is_absent_in_mid_update(model_folder: Path) 
     assert learner.policy.version == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)])
 @pytest.mark.parametrize("stop_at", range(1, 10))
 def test_stop_save_load_and_go_on_bit_for_bit(

@@ -55,6 +55,7 @@ def worker_pids(pool: VerifierPool, count: int = 40) -> set[int]:
     return {int(score.answer or 0) for score in pool.score(scripted(*["pid"] * count))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["hang", "compute"])
 def test_only_the_output_that_hangs_times_out(pool: VerifierPool, script: str) -> None:
     scores = pool.score(scripted("1", "2", script, "3", script, "4"))
@@ -288,6 +289,7 @@ def start_parent(tmp_path: Path, *scripts: str) -> tuple[subprocess.Popen[str], 
     return parent, [int(pid) for pid in note.read_text().split()]
 
 
+@pytest.mark.slow
 def test_a_killed_parent_leaves_no_worker_busy_or_idle(tmp_path: Path) -> None:
     parent, pids = start_parent(tmp_path, "compute", f"mark {tmp_path / 'mark'}")
     assert len(pids) == 2
@@ -297,6 +299,7 @@ def test_a_killed_parent_leaves_no_worker_busy_or_idle(tmp_path: Path) -> None:
     assert gone(*pids)
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_parent_leaves_no_worker(tmp_path: Path) -> None:
     parent, pids = start_parent(tmp_path, "compute", f"mark {tmp_path / 'mark'}")
     os.killpg(parent.pid, signal.SIGINT)
