@@ -22,9 +22,10 @@ from spark_kernel.problems.registry import make_source
 from spark_kernel.problems.stream import ProblemStream
 from spark_kernel.problems.worked_examples import WithWorkedExamples
 from spark_kernel.prompts.build import solve_task
+from spark_kernel.prompts.prompt import task_prompts
 from spark_kernel.records import Problem
 from spark_kernel.rollout.engine import RolloutEngine
-from spark_kernel.rollout.roll_out import RollOutSettings, task_prompts
+from spark_kernel.rollout.roll_out import RollOutSettings
 from spark_kernel.rollout.transformers_engine import TransformersEngine
 from spark_kernel.verify.registry import get_verifier
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class SparkError(Exception):
     """Base of every error that is meant to be read by a person; the command line shows it without a stack trace."""
@@ -41,3 +43,7 @@ class NonFiniteError(SparkError):
 
 class Stopped(Exception):  # noqa: N818 - not an error: a request that was honoured
     """Raised at a safe point after a stop was asked for. Nothing is lost; the run can be resumed."""
+
+
+StopCheck = Callable[[], None]
+"""Called at safe points; raises `Stopped` when the user asked for a stop."""

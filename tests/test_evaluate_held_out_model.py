@@ -13,8 +13,8 @@ from spark_kernel.evaluate.verdict_probability import spellings, verdict_opening
 from spark_kernel.models.policy import load_policy
 from spark_kernel.models.settings import ModelSettings
 from spark_kernel.problems.arithmetic import ArithmeticSource
+from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Kind, Parse
-from spark_kernel.rollout.engine import Prompt
 from spark_kernel.rollout.transformers_engine import TransformersEngine
 from tests.helpers.scripted_engine import LocalScorer
 from tests.helpers.tiny_models import save_talkative_llama

@@ -15,8 +15,9 @@ from spark_kernel.lifecycle import resume_run, start_run
 from spark_kernel.models.group_forward import padded_hidden, shared_prefix_hidden
 from spark_kernel.models.policy import load_policy
 from spark_kernel.models.settings import ModelSettings
+from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import ImagePart, Message, TextPart
-from spark_kernel.rollout.engine import Prompt, Sampling
+from spark_kernel.rollout.engine import Sampling
 from spark_kernel.rollout.transformers_engine import TransformersEngine
 from spark_kernel.runs.reader import RunReader
 from tests.helpers.tiny_models import save_talkative_llama, save_tiny_idefics3

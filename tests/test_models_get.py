@@ -215,8 +215,9 @@ def test_the_list_tells_built_in_from_what_is_not_here_yet(models: Path) -> None
 def test_smollm2_knows_some_things() -> None:
     from spark_kernel.models.load import models_folder
     from spark_kernel.models.policy import load_policy
+    from spark_kernel.prompts.prompt import Prompt
     from spark_kernel.records import Message
-    from spark_kernel.rollout.engine import Prompt, Sampling
+    from spark_kernel.rollout.engine import Sampling
     from spark_kernel.rollout.transformers_engine import TransformersEngine
 
     if not (models_folder() / "smollm2-135m").is_dir():

@@ -11,8 +11,9 @@ import torch
 from spark_kernel.errors import ModelError, StaleEngineError, Stopped
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.settings import ModelSettings
+from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
-from spark_kernel.rollout.engine import Prompt, Sampling
+from spark_kernel.rollout.engine import Sampling
 from spark_kernel.rollout.sampling import choose_tokens, row_uniforms
 from spark_kernel.rollout.transformers_engine import TransformersEngine
 from tests.helpers.tiny_models import save_tiny_llama

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from spark_kernel.errors import InputError
+from spark_kernel.errors import InputError, StopCheck
 from spark_kernel.evaluate.cases import STAGE, Candidate, Case, CaseMaker, by_problem, candidates_of, too_long
 from spark_kernel.evaluate.chains import chain_groups
 from spark_kernel.evaluate.round_metrics import exclusion_counts
@@ -20,8 +20,9 @@ from spark_kernel.evaluate.summaries import answer_summary, judge_summary, loop_
 from spark_kernel.evaluate.verdict_probability import Encode, yes_probabilities
 from spark_kernel.keyed_random import derive_seed
 from spark_kernel.prompts.build import WrittenPrompt
+from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Problem, Rollout, Score, View
-from spark_kernel.rollout.engine import Prompt, RolloutEngine, Sampling, StopCheck
+from spark_kernel.rollout.engine import RolloutEngine, Sampling
 from spark_kernel.test_time.loop import image_paths, self_correct
 from spark_kernel.test_time.steps import Attempt, LoopSettings
 from spark_kernel.verify.verifier import VerifyRequest

@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.prompts.verdicts import BOX, read_verdict
 from spark_kernel.records import Group, Parse, Task
-from spark_kernel.rollout.engine import Prompt, RolloutEngine
+from spark_kernel.rollout.engine import RolloutEngine
 
 Encode = Callable[[str], Sequence[int]]
 """Text to token ids, without special tokens."""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spark_kernel.errors import NonFiniteError, Stopped
+from spark_kernel.errors import NonFiniteError, StopCheck, Stopped
 from spark_kernel.keyed_random import content_hash
 from spark_kernel.learner.progress import Totals, UpdateProgress
 from spark_kernel.learner.schedule import learning_rate
@@ -30,7 +30,6 @@ from spark_kernel.models.token_logprobs import output_projection, token_logprobs
 from spark_kernel.objective.losses import clipped_surrogate, kl_estimate, normaliser, token_weights
 from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.records import Exclusion, Group, Period, UpdateStats
-from spark_kernel.rollout.engine import StopCheck
 
 
 class Learner:

@@ -9,9 +9,8 @@ from pathlib import Path
 from spark_kernel.keyed_random import keyed_random
 from spark_kernel.objective.advantages import has_zero_variance
 from spark_kernel.objective.settings import ObjectiveSettings
+from spark_kernel.prompts.prompt import Prompt, task_prompts
 from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Parse, Rollout
-from spark_kernel.rollout.engine import Prompt
-from spark_kernel.rollout.roll_out import task_prompts
 
 
 @dataclass(frozen=True, slots=True)

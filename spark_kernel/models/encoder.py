@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from spark_kernel.errors import InputError, ModelError
+from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import ImagePart, Message, TextPart
-from spark_kernel.rollout.engine import Prompt
 
 ENCODING_CACHE = 20_000
 MAX_IMAGE_PIXELS = 64_000_000

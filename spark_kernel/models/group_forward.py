@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spark_kernel.models.encoder import PromptBatch, PromptEncoder
-from spark_kernel.rollout.engine import Prompt
+from spark_kernel.prompts.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,33 +1,17 @@
 """The seam between the trainer and whatever samples: plain dataclasses and one protocol.
 
-This module imports the standard library and the records only, so that an engine can live in another process or
-on another machine.
+This module imports the standard library, the records and the prompt only, so that an engine can live in another
+process or on another machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-from spark_kernel.records import Message
-
-StopCheck = Callable[[], None]
-"""Called at safe points; raises `errors.Stopped` when the user asked for a stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """Messages to continue, the files of their images, and one seed per wanted output [G].
-
-    A seed determines its output whatever else is in the batch (up to floating-point rounding of the logits).
-    """
-
-    task_id: str
-    messages: tuple[Message, ...]
-    seeds: tuple[int, ...]
-    images: tuple[Path, ...] = ()
+from spark_kernel.errors import StopCheck
+from spark_kernel.prompts.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)

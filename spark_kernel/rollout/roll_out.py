@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spark_kernel.errors import StopCheck
 from spark_kernel.keyed_random import derive_seed
+from spark_kernel.prompts.prompt import task_prompts
 from spark_kernel.records import Group, Kind, Rollout, Task
-from spark_kernel.rollout.engine import Prompt, RolloutEngine, Sampling, StopCheck
+from spark_kernel.rollout.engine import RolloutEngine, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,4 @@ def fitting(
     return [
         count <= settings.max_prompt_tokens and count + settings.limit(task.kind) <= context_length
         for task, count in zip(tasks, counts, strict=True)
-    ]
-
-
-def task_prompts(tasks: Sequence[Task], images_root: Path) -> list[Prompt]:
-    """Tasks as prompts without seeds, to be measured or scored."""
-    return [
-        Prompt(task.id, task.messages, (), tuple(images_root / image.path for image in task.images)) for task in tasks
     ]

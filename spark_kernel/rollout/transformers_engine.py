@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from spark_kernel.errors import ModelError, StaleEngineError
+from spark_kernel.errors import ModelError, StaleEngineError, StopCheck
 from spark_kernel.models.group_forward import shared_prefix_hidden
 from spark_kernel.models.policy import Policy
 from spark_kernel.models.token_logprobs import output_projection, token_logprobs
+from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.decode_cache import expand_for_decoding
-from spark_kernel.rollout.engine import Completion, PolicyWeights, Prompt, Sampling, StopCheck
+from spark_kernel.rollout.engine import Completion, PolicyWeights, Sampling
 from spark_kernel.rollout.sampling import choose_tokens, row_uniforms
 
 DROP_SHARE = 0.125

@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from spark_kernel.errors import StopCheck
 from spark_kernel.keyed_random import derive_seed, keyed_random
 from spark_kernel.prompts.build import WrittenPrompt, pointwise_prompt, reflection_prompt, solve_prompt
+from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.prompts.verdicts import VerdictReading, read_answer, read_verdict
 from spark_kernel.records import Kind, Parse, Problem, View
-from spark_kernel.rollout.engine import Completion, Prompt, RolloutEngine, Sampling, StopCheck
+from spark_kernel.rollout.engine import Completion, RolloutEngine, Sampling
 from spark_kernel.test_time.steps import Attempt, LoopSettings, Step, Stop
 
 

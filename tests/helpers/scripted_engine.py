@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Problem, Score
-from spark_kernel.rollout.engine import Completion, Prompt, Sampling
+from spark_kernel.rollout.engine import Completion, Sampling
 from spark_kernel.verify.scoring import score_request
 from spark_kernel.verify.verifier import VerifyRequest
 
