@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from spark_kernel.config import RunConfig
-from spark_kernel.errors import InputError, ProblemError
+from spark_kernel.errors import InputError
 from spark_kernel.evaluate.held_out import EvaluationSettings
 from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.selection import planned_steps
@@ -27,7 +28,7 @@ from spark_kernel.records import Problem
 from spark_kernel.rollout.engine import RolloutEngine
 from spark_kernel.rollout.roll_out import RollOutSettings
 from spark_kernel.rollout.transformers_engine import TransformersEngine
-from spark_kernel.verify.registry import get_verifier
+from spark_kernel.verify.pool import VerifierPool
 
 PROMPTS_CHECKED = 200
 """Problems whose prompts are measured before training starts; later ones that do not fit become exclusions."""
@@ -41,6 +42,12 @@ class Parts:
     engine: RolloutEngine
     learner: Learner
     stream: ProblemStream
+    pool: VerifierPool
+
+    def close(self) -> None:
+        """Release worker processes and engine; calling it twice is fine."""
+        self.pool.close()
+        self.engine.close()
 
 
 def model_settings(config: RunConfig) -> ModelSettings:
@@ -108,8 +115,8 @@ def learner_settings(config: RunConfig) -> LearnerSettings:
     )
 
 
-def make_stream(config: RunConfig) -> ProblemStream:
-    """The problems of a run, checked as far as they can be before training.
+def make_stream(config: RunConfig, pool: VerifierPool) -> ProblemStream:
+    """The problems of a run, checked as far as they can be before training; golds by the pool, under its deadline.
 
     Raises:
         InputError: an unknown source or option, a bad record, a gold that its verifier cannot read, a prompt that
@@ -118,13 +125,13 @@ def make_stream(config: RunConfig) -> ProblemStream:
     source = make_source(config.problems.source, config.problems.options, config.seed)
     if config.problems.worked_examples:
         source = WithWorkedExamples(source)
-    checker = _ProblemChecker(config, load_encoder(model_settings(config)))
+    checker = _ProblemChecker(config, load_encoder(model_settings(config)), pool)
     stream = ProblemStream(
         source,
         seed=config.seed,
         held_out_fraction=config.problems.held_out_fraction,
         on_bad_problem=config.problems.on_bad_problem,
-        check_gold=checker.check,
+        check_problems=checker.check,
     )
     if stream.trainable_count is not None and stream.trainable_count < config.problems.per_round:
         raise InputError(
@@ -142,12 +149,18 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    stream = make_stream(config)
-    policy = load_policy(model_settings(config))
-    if config.model.gradient_checkpointing:
-        policy.network.gradient_checkpointing_enable()
-    learner = Learner(policy, objective_settings(config), learner_settings(config), images_root=images_root)
-    return Parts(policy, make_engine(config, policy), learner, stream)
+    verify = config.verify
+    pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
+    try:
+        stream = make_stream(config, pool)
+        policy = load_policy(model_settings(config))
+        if config.model.gradient_checkpointing:
+            policy.network.gradient_checkpointing_enable()
+        learner = Learner(policy, objective_settings(config), learner_settings(config), images_root=images_root)
+        return Parts(policy, make_engine(config, policy), learner, stream, pool)
+    except BaseException:
+        pool.close()
+        raise
 
 
 def make_engine(config: RunConfig, policy: Policy) -> RolloutEngine:
@@ -191,15 +204,20 @@ def evaluation_settings(config: RunConfig) -> EvaluationSettings:
 class _ProblemChecker:
     """Checks gold answers of all problems, and the length of the first prompts."""
 
-    def __init__(self, config: RunConfig, encoder: PromptEncoder) -> None:
+    def __init__(self, config: RunConfig, encoder: PromptEncoder, pool: VerifierPool) -> None:
         self._config = config
         self._encoder = encoder
+        self._pool = pool
         self._measured = 0
 
-    def check(self, problem: Problem) -> None:
-        get_verifier(problem.verifier).check_gold(problem)
+    def check(self, problems: Sequence[Problem]) -> list[str | None]:
+        """For each problem, what is wrong with it; None where it can be used."""
+        golds = self._pool.check_golds(problems)
+        return [fault or self._against_model(problem) for problem, fault in zip(problems, golds, strict=True)]
+
+    def _against_model(self, problem: Problem) -> str | None:
         if problem.images and not self._encoder.reads_images:
-            raise ProblemError(
+            return (
                 f"Problem {problem.id} has images, but the model {self._encoder.name} reads none: use a "
                 "vision-language model."
             )
@@ -209,10 +227,11 @@ class _ProblemChecker:
             length = self._encoder.count_tokens(task_prompts([task], Path())[0])
             limit = self._config.rollout.max_prompt_tokens
             if length > limit:
-                raise ProblemError(
+                return (
                     f"The prompt of problem {problem.id} has {length} tokens, more than rollout.max_prompt_tokens = "
                     f"{limit}: raise it, or leave the problem out."
                 )
+        return None
 
 
 def _steps_per_round(config: RunConfig) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from spark_kernel.assembly import assemble
+from spark_kernel.assembly import Parts, assemble
 from spark_kernel.config import RunConfig, merge_settings, validate_config
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.events import Listener
@@ -51,7 +51,11 @@ def start_run(config: RunConfig, path: str | Path, *, listeners: Sequence[Listen
         raise RunFolderError(f"{run} holds a run already: resume it, fork it, or choose another name.")
     config = config.model_copy(update={"threads": config.threads or torch.get_num_threads()})
     parts = assemble(config, images_root=run.absolute())
-    writer = RunWriter.create(run, config.to_yaml(), describe_environment())
+    try:
+        writer = RunWriter.create(run, config.to_yaml(), describe_environment())
+    except BaseException:
+        parts.close()
+        raise
     return Trainer(config, writer, parts, _beginning(0), listeners)
 
 
@@ -125,7 +129,11 @@ def fork_run(
     if (run / RUN_JSON).exists():
         raise RunFolderError(f"{run} holds a run already: choose another name.")
     parts = assemble(config, images_root=run)
-    writer = RunWriter.create(run, config.to_yaml(), describe_environment(), parent=ParentRun(info.name, at))
+    try:
+        writer = RunWriter.create(run, config.to_yaml(), describe_environment(), parent=ParentRun(info.name, at))
+    except BaseException:
+        parts.close()
+        raise
     try:
         shutil.copytree(parent / IMAGES, run / IMAGES, dirs_exist_ok=True)
         state = _beginning(0)
@@ -143,6 +151,7 @@ def fork_run(
         trainer.checkpoint()
         return trainer
     except BaseException:
+        parts.close()
         writer.close("failed")
         raise
 
@@ -162,6 +171,17 @@ def read_config(run: Path) -> RunConfig:
 def _brought_up(writer: RunWriter, last: int, listeners: Sequence[Listener]) -> Trainer:
     config = read_config(writer.path)
     parts = assemble(config, images_root=writer.path)
+    try:
+        return _trainer_at(config, writer, parts, last, listeners)
+    except BaseException:
+        parts.close()
+        raise
+
+
+def _trainer_at(
+    config: RunConfig, writer: RunWriter, parts: Parts, last: int, listeners: Sequence[Listener]
+) -> Trainer:
+    """The newest sound checkpoint up to round `last`, then the recorded updates again."""
     state = _beginning(first_round(writer.info) - 1)
     checkpoint, damaged = _newest_checkpoint(writer.path, last, in_flight=True)
     for sentence in damaged:

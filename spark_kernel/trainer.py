@@ -48,7 +48,6 @@ from spark_kernel.runs.bundles import EvaluationRecords, PhaseRecords, RoundReco
 from spark_kernel.runs.checkpoints import checkpoint_name
 from spark_kernel.runs.codec import dumps, to_json
 from spark_kernel.runs.writer import RunWriter
-from spark_kernel.verify.pool import VerifierPool
 from spark_kernel.verify.score_groups import score_groups
 
 TRAINER_STATE = "trainer.json"
@@ -91,9 +90,6 @@ class Trainer:
         self._outcome: Literal["finished", "stopped", "failed"] = "stopped"
         self._quiet = False
         self._unrecorded: tuple[tuple[int, int], tuple[UpdateStats, tuple[Exclusion, ...]]] | None = None
-        self._pool = VerifierPool(
-            config.verify.workers, config.verify.deadline_seconds, config.verify.correct_threshold
-        )
         self._history = RunHistory(writer, self._stages, history)
         self._history.recall(state)
 
@@ -143,7 +139,7 @@ class Trainer:
             scored = self._history.groups(self.state.flight.round, stage)
             if scored is None:
                 scored = score_groups(
-                    self._pool,
+                    self.parts.pool,
                     own,
                     self._history.problems,
                     estimator=self.config.objective.advantage,
@@ -259,7 +255,7 @@ class Trainer:
 
         evaluation = evaluate_held_out(
             self.parts.engine,
-            self._pool,
+            self.parts.pool,
             problems,
             evaluation_settings(self.config),
             seed=self.config.seed,
@@ -298,8 +294,7 @@ class Trainer:
 
     def close(self) -> None:
         """Release worker processes, engine and the run's lock; calling it twice is fine."""
-        self._pool.close()
-        self.parts.engine.close()
+        self.parts.close()
         self.writer.close(self._outcome)
 
     def __enter__(self) -> Trainer:

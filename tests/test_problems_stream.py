@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -230,17 +231,16 @@ def test_skipped_records_are_exclusions_stated_once() -> None:
     assert set(walked) | set(ids(stream.held_out(12, seed=0))) == good
 
 
-def refuse_ten(problem: Problem) -> None:
-    if problem.gold == "10":
-        raise ProblemError(f"problem {problem.id}: the gold is ten.")
+def refuse_ten(problems: Sequence[Problem]) -> list[str | None]:
+    return [f"problem {p.id}: the gold is ten." if p.gold == "10" else None for p in problems]
 
 
 def test_golds_are_checked_with_their_place() -> None:
     problems = [replace(p, meta={"record": f"train.csv:{n + 2}"}) for n, p in enumerate(questions(12))]
     with pytest.raises(ProblemError, match=r"^train\.csv:7: problem p5: the gold is ten\."):
-        ProblemStream(ListSource(problems), seed=0, held_out_fraction=0.2, check_gold=refuse_ten)
+        ProblemStream(ListSource(problems), seed=0, held_out_fraction=0.2, check_problems=refuse_ten)
     stream = ProblemStream(
-        ListSource(problems), seed=0, held_out_fraction=0.2, check_gold=refuse_ten, on_bad_problem="skip"
+        ListSource(problems), seed=0, held_out_fraction=0.2, check_problems=refuse_ten, on_bad_problem="skip"
     )
     details = [e.detail for e in stream.take(0, 1, round=1).exclusions if e.reason is ExclusionReason.BAD_PROBLEM]
     assert details == ["train.csv:7: problem p5: the gold is ten."]

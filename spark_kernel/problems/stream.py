@@ -10,7 +10,7 @@ whole at the start, so that every bad record is named before training. An unlimi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,12 @@ PATIENCE = 20_000
 """Positions of an unlimited source walked without finding one more problem, after which it counts as exhausted."""
 HELD_OUT_SPAN = 2**31
 """Held-out problems of an unlimited source are looked for from a keyed index below this."""
+
+BLOCK = 64
+"""Problems read and checked together: a check is a round trip to another process."""
+
+CheckProblems = Callable[[Sequence[Problem]], Sequence[str | None]]
+"""For each problem, why it is no use, in a sentence; None where it is fine."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +51,7 @@ class ProblemStream:
         seed: keys the order of a finite source's epochs.
         held_out_fraction: share of problems, by hash, that is never trained on; above 0, below 1.
         on_bad_problem: "stop" raises at the first bad record, "skip" records an exclusion and goes on.
-        check_gold: the verifier's check of a problem's gold (raises ProblemError), applied to every problem.
+        check_problems: whatever else must hold of a problem (its verifier can read the gold), asked of every one.
 
     Raises:
         ProblemError: a record of a finite source is bad and on_bad_problem is "stop".
@@ -59,7 +65,7 @@ class ProblemStream:
         seed: int,
         held_out_fraction: float,
         on_bad_problem: Literal["stop", "skip"] = "stop",
-        check_gold: Callable[[Problem], None] | None = None,
+        check_problems: CheckProblems | None = None,
     ) -> None:
         if not 0.0 < held_out_fraction < 1.0:
             raise InputError(f"problems.held_out_fraction = {held_out_fraction} is refused: above 0 and below 1.")
@@ -67,7 +73,8 @@ class ProblemStream:
         self._seed = seed
         self._fraction = held_out_fraction
         self._skip = on_bad_problem == "skip"
-        self._check_gold = check_gold
+        self._check_problems = check_problems
+        self._block: tuple[int, list[Problem | ProblemError]] | None = None
         self._epoch: tuple[int, list[int]] | None = None
         self._trainable: list[int] = []
         self._held_out: list[int] = []
@@ -177,15 +184,35 @@ class ProblemStream:
         return len(distinct)
 
     def _checked(self, index: int) -> Problem:
-        """The problem at an index, its gold checked; errors say which record."""
-        problem = self._source.problem(index)
-        if self._check_gold is not None:
+        """The problem at an index if it passes all checks.
+
+        Raises:
+            ProblemError: it does not; says which record.
+        """
+        start = index - index % BLOCK
+        if self._block is None or self._block[0] != start:
+            end = start + BLOCK if self._source.size is None else min(start + BLOCK, self._source.size)
+            self._block = (start, self._read(range(start, end)))
+        found = self._block[1][index - start]
+        if isinstance(found, ProblemError):
+            raise found
+        return found
+
+    def _read(self, indices: Sequence[int]) -> list[Problem | ProblemError]:
+        """Problems, or what is wrong with them; an error is raised only once its problem is wanted."""
+        found: list[Problem | ProblemError] = []
+        for index in indices:
             try:
-                self._check_gold(problem)
+                found.append(self._source.problem(index))
             except ProblemError as error:
-                place = problem.meta.get("record")
-                raise ProblemError(f"{place}: {error}" if place else str(error)) from None
-        return problem
+                found.append(error)
+        if self._check_problems is not None:
+            read = [(place, item) for place, item in enumerate(found) if isinstance(item, Problem)]
+            for (place, problem), fault in zip(read, self._check_problems([p for _, p in read]), strict=True):
+                if fault is not None:
+                    record = problem.meta.get("record")
+                    found[place] = ProblemError(f"{record}: {fault}" if record else fault)
+        return found
 
     def _visit(self, index: int) -> Problem | tuple[ExclusionReason, str, str]:
         """The trainable problem at an index, or why there is none."""
