@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from spark_kernel.errors import InputError, PhaseError, RunFolderError, RunLockedError
+from spark_kernel.errors import InputError, PhaseError, ProblemError, RunFolderError, RunLockedError
 from spark_kernel.events import Event
 from spark_kernel.lifecycle import fork_run, go_back, resume_run, start_run
 from spark_kernel.records import Kind, Origin, Period
@@ -244,3 +245,19 @@ def test_bad_input_is_refused_before_a_folder_is_made(base: Path, finished: Path
         assert not (tmp_path / "run").exists()
     with pytest.raises(RunFolderError, match="holds a run already"):
         start_run(tiny_config(base), finished)
+
+
+def test_a_gold_that_hangs_its_verifier_is_named_before_training(base: Path, tmp_path: Path) -> None:
+    problems = tmp_path / "problems.jsonl"
+    golds = ["1", "2", "3", "hang", "5", "6", "7", "8"]
+    problems.write_text("".join(json.dumps({"id": f"p{g}", "q": f"Say {g}.", "a": g}) + "\n" for g in golds))
+    options = {
+        "path": str(problems),
+        "columns": {"question": "q", "gold": "a", "id": "id"},
+        "verifier": "tests.helpers.verify:Scripted",
+    }
+    config = tiny_config(base, problems={"source": "files", "options": options, "per_round": 2})
+    config = config.model_copy(update={"verify": config.verify.model_copy(update={"deadline_seconds": 0.5})})
+    with pytest.raises(ProblemError, match=r"problems\.jsonl:4.*phang.*deadline"):
+        start_run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
