@@ -32,7 +32,7 @@ Listener = Callable[[Event], None]
 
 
 class StopRequest:
-    """A request to stop that any thread may make and that long work honours at its next safe point."""
+    """A request to stop that any thread may make and that long work honours, once, at its next safe point."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -47,10 +47,11 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        """Whether a stop was asked for and not yet forgotten."""
+        """Whether a stop was asked for and not yet honoured or forgotten."""
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise `Stopped` if a stop was asked for."""
+        """Raise `Stopped` if a stop was asked for, which honours the request: later work may go on."""
         if self._event.is_set():
+            self._event.clear()
             raise Stopped

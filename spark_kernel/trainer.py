@@ -25,6 +25,7 @@ from spark_kernel.errors import PhaseError, Stopped
 from spark_kernel.evaluate.held_out import HeldOutEvaluation, evaluate_held_out
 from spark_kernel.evaluate.round_metrics import kind_stats
 from spark_kernel.events import Event, Listener, StopRequest
+from spark_kernel.interrupt import stops_on_signals
 from spark_kernel.learner.checkpoint import STATE_FOLDER, save_learner
 from spark_kernel.problems.images import adopt_images
 from spark_kernel.prompts.build import solve_task
@@ -83,6 +84,8 @@ class Trainer:
         self.state = state
         self.listeners = list(listeners)
         self.stop = StopRequest()
+        self.pause = StopRequest()
+        self.stopped = False
         self._stages = schedule(config.period)
         self._recycling = settings_from(config)
         self._sampling = roll_out_settings(config)
@@ -199,9 +202,14 @@ class Trainer:
         return getattr(self, self.due.phase)()
 
     def round(self) -> RoundReport:
-        """All phases that are left of the round."""
+        """All phases that are left of the round.
+
+        Raises:
+            Stopped: after a request to stop, at the next micro-batch, or to pause, between two phases.
+        """
         while self.due.phase is not Phase.REPORT:
             self.step()
+            self.pause.check()
         return self.report()
 
     def replay_round(self, done: int, total: int) -> None:
@@ -216,12 +224,14 @@ class Trainer:
     def train(self, rounds: int | None = None) -> list[RoundReport]:
         """Rounds up to the configured number, or `rounds` more; evaluations and checkpoints where they are due.
 
-        A stop (`trainer.stop.ask()`, from any thread) is honoured at the next micro-batch: a checkpoint is written
-        and the reports so far are returned; `trainer.stop.asked` says that it was stopped.
+        A stop (`trainer.stop.ask()`, from any thread, or an interrupt, as by Ctrl-C) is honoured at the next
+        micro-batch, a pause (`trainer.pause.ask()`) at the end of the phase: a checkpoint is written and the reports
+        so far are returned; `trainer.stopped` says that it was stopped. Called again, it goes on from there.
         """
         last = self.config.rounds if rounds is None else self.state.completed + rounds
         reports: list[RoundReport] = []
         self._outcome = "stopped"
+        self.stopped = False
         self._emit("run_started", data={"rounds": last, "completed": self.state.completed})
         try:
             if self.state.completed < last:
@@ -232,6 +242,7 @@ class Trainer:
                 if self._checkpoint_due(last):
                     self.checkpoint()
         except Stopped:
+            self.stopped = True
             self.checkpoint()
             self._emit("stopped", data={"due": str(self.due)})
             return reports
@@ -253,19 +264,20 @@ class Trainer:
             finished[line] += count
             self._emit("progress", phase=f"evaluate {line}", done=finished[line])
 
-        evaluation = evaluate_held_out(
-            self.parts.engine,
-            self.parts.pool,
-            problems,
-            evaluation_settings(self.config),
-            seed=self.config.seed,
-            round=self.state.completed,
-            frozen=self._history.frozen_candidates(),
-            encode=self.parts.policy.encoder.text_ids,
-            image_root=self.writer.path,
-            on_progress=progress,
-            check_stop=self.stop.check,
-        )
+        with stops_on_signals(self.stop.ask):
+            evaluation = evaluate_held_out(
+                self.parts.engine,
+                self.parts.pool,
+                problems,
+                evaluation_settings(self.config),
+                seed=self.config.seed,
+                round=self.state.completed,
+                frozen=self._history.frozen_candidates(),
+                encode=self.parts.policy.encoder.text_ids,
+                image_root=self.writer.path,
+                on_progress=progress,
+                check_stop=self.stop.check,
+            )
         records = EvaluationRecords(
             self.state.completed, tuple(problems), evaluation.groups, tuple(evaluation.exclusions)
         )
@@ -409,7 +421,8 @@ class Trainer:
         started = self._phase_started = time.perf_counter()
         self._emit("phase_started")
         try:
-            yield stage
+            with stops_on_signals(self.stop.ask):
+                yield stage
         except BaseException:  # whatever stopped it, a phase that is repeated must find what it found before
             self.state.queue = before[0]
             del flight.exclusions[before[1] :], flight.notes[before[2] :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections import Counter
 from pathlib import Path
@@ -129,10 +130,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(base: Path, finished: Path, tmp_path:
     with start_run(config, tmp_path / "run") as trainer:
         stop_at(trainer, count)
         trainer.train()
-        assert trainer.stop.asked
+        assert trainer.stopped
     with resume_run(tmp_path / "run") as trainer:
         trainer.train()
-        assert not trainer.stop.asked
+        assert not trainer.stopped
     assert fingerprint(tmp_path / "run") == fingerprint(finished)
 
 
@@ -261,3 +262,46 @@ def test_a_gold_that_hangs_its_verifier_is_named_before_training(base: Path, tmp
     with pytest.raises(ProblemError, match=r"problems\.jsonl:4.*phang.*deadline"):
         start_run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_pause_ends_with_the_phase_and_training_goes_on_bit_for_bit(
+    base: Path, finished: Path, tmp_path: Path
+) -> None:
+    with start_run(tiny_config(base), tmp_path / "run") as trainer:
+
+        def pause_in_verify(event: Event) -> None:
+            if event.name == "phase_started" and event.phase == "verify" and event.round == 2:
+                trainer.pause.ask()
+
+        trainer.listeners.append(pause_in_verify)
+        trainer.train()
+        assert trainer.stopped
+        assert (trainer.state.flight.round, str(trainer.due)) == (2, "recycle (policy period)")
+        trainer.listeners.remove(pause_in_verify)
+        trainer.train()
+        assert not trainer.stopped
+    assert fingerprint(tmp_path / "run") == fingerprint(finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["roll_out", "update", "evaluate"])
+def test_an_interrupt_stops_a_blocking_train_at_a_safe_point(
+    base: Path, finished: Path, tmp_path: Path, phase: str
+) -> None:
+    with start_run(tiny_config(base), tmp_path / "run") as trainer:
+        sent: list[Event] = []
+
+        def interrupt(event: Event) -> None:
+            if event.name == "progress" and (event.phase or "").startswith(phase) and not sent:
+                sent.append(event)
+                signal.raise_signal(signal.SIGINT)
+
+        trainer.listeners.append(interrupt)
+        before = signal.getsignal(signal.SIGINT)
+        trainer.train()
+        assert trainer.stopped
+        assert sent
+        assert signal.getsignal(signal.SIGINT) is before
+        trainer.train()
+    assert fingerprint(tmp_path / "run") == fingerprint(finished)

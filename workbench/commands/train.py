@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -142,8 +143,8 @@ def back(arguments: Sequence[str]) -> int:
 def _train(trainer: Trainer, rounds: int | None, names: tuple[str, ...]) -> int:
     """Train with terminal, trackers and signal handling; the exit code."""
     # Here, not above: help and bad flags should not wait for pyarrow.
+    from spark_kernel.interrupt import stops_on_signals
     from spark_kernel.runs.reader import RunReader
-    from workbench.interrupt import stops_on_signals
     from workbench.reports import print_report
     from workbench.sinks import open_sinks
     from workbench.terminal import Terminal
@@ -154,9 +155,9 @@ def _train(trainer: Trainer, rounds: int | None, names: tuple[str, ...]) -> int:
         trainer.listeners += [terminal, *sinks]
         per_round = f"{config.problems.per_round} problems x {config.rollout.samples} samples a round"
         terminal.console.print(f"{run}: {config.model.path}, {config.problems.source}, {per_round}", soft_wrap=True)
-        with stops_on_signals(trainer.stop.ask):
+        with stops_on_signals(trainer.stop.ask, (signal.SIGINT, signal.SIGTERM)):
             trainer.train(rounds)
-        stopped = trainer.stop.asked
+        stopped = trainer.stopped
     if stopped:
         print(f"Stopped after round {trainer.completed}, nothing lost. Go on with: workbench resume {run}")
         return INTERRUPTED
