@@ -18,7 +18,7 @@ from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.load import load_encoder
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.settings import LoraSettings, ModelSettings
-from spark_kernel.objective.settings import ObjectiveSettings
+from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
 from spark_kernel.problems.registry import make_source
 from spark_kernel.problems.stream import ProblemStream
 from spark_kernel.problems.worked_examples import WithWorkedExamples
@@ -77,15 +77,27 @@ def model_settings(config: RunConfig) -> ModelSettings:
 def objective_settings(config: RunConfig) -> ObjectiveSettings:
     """The objective section as plain settings."""
     section = config.objective
+    named = LOSSES[section.loss]
+    correction = section.importance_correction
+    if correction == "auto":
+        correction = "off" if config.rollout.engine == "transformers" else "truncate"
     return ObjectiveSettings(
         advantage=section.advantage,
         delta=section.delta,
-        aggregation=section.aggregation,
+        surrogate=named.surrogate,
+        ratio_level=named.ratio_level,
+        aggregation=section.aggregation or named.aggregation,
         constant_length=config.rollout.max_new_tokens,
         eps_low=section.eps_low,
         eps_high=section.eps_high,
+        dual_clip=section.dual_clip,
+        ratio_cap=section.ratio_cap,
         beta=section.beta,
         kl_estimator=section.kl_estimator,
+        kl_times_ratio=section.kl_times_ratio,
+        importance_correction=correction,
+        importance_level=section.importance_level,
+        importance_cap=section.importance_cap,
         pooled_kinds=section.kinds == "pooled",
         kind_weights={str(kind): weight for kind, weight in section.kind_weights.items()},
         negative_advantage_scale=section.negative_advantage_scale,

@@ -177,16 +177,32 @@ class ObjectiveSection(Section):
     """How rewards become advantages."""
     delta: float = Field(1e-4, ge=0.0)
     """Added to the standard deviation."""
-    aggregation: Literal["token_mean", "sequence_mean", "constant_length"] = "token_mean"
-    """How token losses are averaged: over all loss tokens of the step, per sequence, or by a constant length."""
+    loss: Literal["dapo", "bnpo", "grpo", "dr_grpo", "cispo", "gspo"] = "dapo"
+    """The loss by its usual name: surrogate, level of the ratio and aggregation (docs/objectives.md)."""
+    aggregation: Literal["token_mean", "sequence_mean", "constant_length"] | None = None
+    """How token losses are averaged: over all loss tokens of the step, per sequence, or by a constant length; none:
+    as the loss has it."""
     eps_low: float = Field(0.2, gt=0.0, lt=1.0)
     """Lower clip range of the ratio."""
     eps_high: float = Field(0.2, gt=0.0)
     """Upper clip range of the ratio."""
+    dual_clip: float | None = Field(None, gt=1.0)
+    """Bound of the ratio under a negative advantage (TRL's delta); above 1 + eps_high. None: no bound."""
+    ratio_cap: float = Field(5.0, gt=0.0)
+    """CISPO's absolute bound of the ratio."""
     beta: float = Field(0.0, ge=0.0)
     """Weight of the KL term against the run's initial policy; 0 keeps no reference in memory."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """Estimator of the KL divergence."""
+    kl_times_ratio: bool = False
+    """Multiply the KL term by the ratio, which makes its gradient that of the reverse KL (TRL's default)."""
+    importance_correction: Literal["auto", "off", "truncate", "mask"] = "auto"
+    """Weight tokens by learner over sampler probability, bounded, where the two differ; auto: truncate for vLLM
+    engines, off for transformers, whose sampler is the learner itself."""
+    importance_level: Literal["token", "sequence"] = "token"
+    """Whether that weight is taken per token or per whole output."""
+    importance_cap: float = Field(2.0, gt=1.0)
+    """Bound of that weight: truncated to it, or masked above it."""
     kinds: Literal["own", "pooled"] = "own"
     """Each kind normalised over its own loss tokens, or all kinds of a period pooled (faithful)."""
     kind_weights: dict[Literal["solve", "pointwise", "pairwise", "reflection"], float] = Field(default_factory=dict)
@@ -276,6 +292,13 @@ class RunConfig(Section):
             raise ValueError(
                 "period.train_reward is on but recycle.pointwise, recycle.pairwise and recycle.reflection are all "
                 "off: switch one on, or train_reward off"
+            )
+        bound = self.objective.dual_clip
+        if bound is not None and bound <= 1.0 + self.objective.eps_high:
+            raise ValueError(
+                f"objective.dual_clip = {bound} must be above 1 + objective.eps_high = "
+                f"{1.0 + self.objective.eps_high}: "
+                "raise it, or leave it out"
             )
         if self.rollout.samples == 1 and self.objective.advantage != "mean_only":
             raise ValueError(

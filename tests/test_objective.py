@@ -7,11 +7,22 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spark_kernel.objective.advantages import advantages, has_zero_variance
-from spark_kernel.objective.losses import clipped_surrogate, kl_estimate, normaliser, token_weights
+from spark_kernel.objective.importance import importance_weights
+from spark_kernel.objective.losses import (
+    clipped_surrogate,
+    kl_estimate,
+    normaliser,
+    sequence_ratio,
+    token_ratio,
+    token_weights,
+    truncated_reinforce,
+)
+from spark_kernel.objective.policy_loss import LossInputs, policy_loss
+from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
 
 REWARDS = st.lists(st.one_of(st.none(), st.floats(0, 1, width=32)), min_size=1, max_size=9)
 
@@ -66,27 +77,196 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="k1, k2, k3"):
         kl_estimate(torch.zeros(1), torch.zeros(1), estimator="k4")
     with pytest.raises(ValueError, match="sequence_mean"):
-        token_weights(torch.ones(1), aggregation="mean", constant_length=1)
+        token_weights(torch.ones(1), aggregation="mean", constant_length=1, dtype=torch.float64)
+    inputs = LossInputs(*(torch.zeros(1) for _ in range(3)), None, torch.ones(1), torch.tensor([1]), torch.ones(1))
+    for bad, message in (
+        (ObjectiveSettings(surrogate="ppo"), "clip, cispo"),
+        (ObjectiveSettings(ratio_level="word"), "token, sequence"),
+        (ObjectiveSettings(importance_correction="drop"), "truncate, mask"),
+        (ObjectiveSettings(importance_correction="mask", importance_level="word"), "token, sequence"),
+        (ObjectiveSettings(beta=0.1), "reference"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            policy_loss(inputs, bad)
 
 
 @given(st.floats(-2, 2), st.floats(-2, 2), st.floats(-3, 3), st.floats(0.05, 0.5), st.floats(0.05, 2.0))
 def test_clipped_surrogate_case_by_case(new: float, old: float, advantage: float, low: float, high: float) -> None:
     logprob = torch.tensor([new], dtype=torch.float64, requires_grad=True)
-    loss, ratio, clipped = clipped_surrogate(
-        logprob,
-        torch.tensor([old], dtype=torch.float64),
-        torch.tensor([advantage], dtype=torch.float64),
-        eps_low=low,
-        eps_high=high,
-    )
+    ratio = token_ratio(logprob, torch.tensor([old], dtype=torch.float64))
+    loss, clipped = clipped_surrogate(ratio, torch.tensor([advantage], dtype=torch.float64), eps_low=low, eps_high=high)
     rho = math.exp(new - old)
     outside = (advantage > 0 and rho > 1 + high) or (advantage < 0 and rho < 1 - low)
     bound = 1 + high if advantage > 0 else 1 - low
     assert float(loss.detach()) == pytest.approx(-(bound if outside else rho) * advantage, rel=1e-9, abs=1e-12)
-    assert float(ratio) == pytest.approx(rho)
+    assert float(ratio.detach()) == pytest.approx(rho)
     assert bool(clipped) == outside
     (gradient,) = torch.autograd.grad(loss.sum(), logprob)
     assert float(gradient) == pytest.approx(0.0 if outside else -rho * advantage, rel=1e-9, abs=1e-12)
+
+
+@given(st.floats(-2, 2), st.floats(-3, 3))
+def test_dual_clip_bounds_the_loss_of_a_negative_advantage_only(log_ratio: float, advantage: float) -> None:
+    ratio = torch.tensor([math.exp(log_ratio)], dtype=torch.float64)
+    scale = torch.tensor([advantage], dtype=torch.float64)
+    plain, _ = clipped_surrogate(ratio, scale, eps_low=0.2, eps_high=0.2)
+    dual, clipped = clipped_surrogate(ratio, scale, eps_low=0.2, eps_high=0.2, dual_clip=2.0)
+    bounded = advantage < 0 and math.exp(log_ratio) > 2.0
+    assert float(dual) == pytest.approx(-2.0 * advantage if bounded else float(plain))
+    assert bool(clipped) or not bounded
+
+
+def test_cispo_keeps_the_gradient_of_every_token_at_a_capped_weight() -> None:
+    logprobs = torch.tensor([-1.0, -2.0, -0.5], dtype=torch.float64, requires_grad=True)
+    old = torch.tensor([-1.0, -4.0, -0.2], dtype=torch.float64)
+    loss, capped = truncated_reinforce(
+        logprobs, token_ratio(logprobs, old), torch.tensor([1.0, 1.0, -2.0], dtype=torch.float64), ratio_cap=3.0
+    )
+    (gradient,) = torch.autograd.grad(loss.sum(), logprobs)
+    assert gradient.tolist() == pytest.approx([-1.0, -3.0, 2.0 * math.exp(-0.3)])
+    assert capped.tolist() == [False, True, False]
+
+
+def test_the_sequence_ratio_is_the_geometric_mean_of_the_token_ratios() -> None:
+    new = torch.tensor([-1.0, -2.0, -0.5, -3.0], dtype=torch.float64)
+    old = torch.tensor([-1.5, -1.0, -0.2, -3.0], dtype=torch.float64)
+    lengths = torch.tensor([3, 1])
+    ratios = torch.exp(new - old).tolist()
+    expected = (ratios[0] * ratios[1] * ratios[2]) ** (1 / 3)
+    assert sequence_ratio(new, old, lengths).tolist() == pytest.approx([expected] * 3 + [1.0])
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(0, 2**16))
+def test_importance_weights_by_definition(lengths: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    old, sampler = (torch.randn(sum(lengths), generator=generator, dtype=torch.float64) for _ in range(2))
+    per_token = (old - sampler).tolist()
+    start, per_sequence = 0, []
+    for length in lengths:
+        per_sequence += [sum(per_token[start : start + length])] * length
+        start += length
+    for level, logs in (("token", per_token), ("sequence", per_sequence)):
+        for mode in ("truncate", "mask"):
+            weights, bounded = importance_weights(old, sampler, torch.tensor(lengths), mode=mode, level=level, cap=1.5)
+            for weight, flag, log in zip(weights.tolist(), bounded.tolist(), logs, strict=True):
+                over = math.exp(log) > 1.5
+                assert flag == over
+                assert weight == pytest.approx((1.5 if mode == "truncate" else 0.0) if over else math.exp(log))
+
+
+SEQUENCES = st.lists(
+    st.tuples(st.integers(1, 6), st.sampled_from(["solve", "pointwise", "pairwise"]), st.integers(0, 2)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(SEQUENCES, st.sampled_from(sorted(LOSSES)), st.booleans(), st.integers(0, 2**16))
+def test_any_cut_into_micro_batches_gives_the_same_value_and_gradient(
+    rows: list[tuple[int, str, int]], name: str, corrected: bool, seed: int
+) -> None:
+    """Each row is (tokens, kind, micro-batch); the reference is the whole step, written out token by token."""
+    generator = torch.Generator().manual_seed(seed)
+    total = sum(length for length, _, _ in rows)
+    new, old, sampler, reference = (
+        -1.5 + 0.4 * torch.randn(total, generator=generator, dtype=torch.float64) for _ in range(4)
+    )
+    advantages_S = torch.randn(len(rows), generator=generator, dtype=torch.float64)
+    named = LOSSES[name]
+    chosen = ObjectiveSettings(
+        surrogate=named.surrogate,
+        ratio_level=named.ratio_level,
+        aggregation=named.aggregation,
+        constant_length=7,
+        ratio_cap=1.2,
+        beta=0.1,
+        importance_correction="truncate" if corrected else "off",
+        importance_cap=1.3,
+    )
+    kinds = [kind for _, kind, _ in rows]
+    counts = {kind: (kinds.count(kind), sum(n for n, k, _ in rows if k == kind)) for kind in set(kinds)}
+    scales = [1.0 / normaliser(*counts[kind], aggregation=named.aggregation) for kind in kinds]
+    spans = [range(sum(n for n, _, _ in rows[:i]), sum(n for n, _, _ in rows[: i + 1])) for i in range(len(rows))]
+
+    whole = new.clone().requires_grad_()
+    written_out(whole, old, sampler, reference, advantages_S.tolist(), spans, scales, chosen).backward()
+    pieces = new.clone().requires_grad_()
+    value = 0.0
+    for batch in range(3):
+        members = [i for i, (_, _, where) in enumerate(rows) if where == batch]
+        if not members:
+            continue
+        tokens = torch.tensor([t for i in members for t in spans[i]])
+        part = policy_loss(
+            LossInputs(
+                logprobs_N=pieces[tokens],
+                old_logprobs_N=old[tokens],
+                sampler_logprobs_N=sampler[tokens],
+                reference_logprobs_N=reference[tokens],
+                advantages_S=advantages_S[members],
+                lengths_S=torch.tensor([rows[i][0] for i in members]),
+                scales_S=torch.tensor([scales[i] for i in members], dtype=torch.float64),
+            ),
+            chosen,
+        )
+        part.total.backward()
+        value += float(part.total.detach())
+    expected = written_out(new, old, sampler, reference, advantages_S.tolist(), spans, scales, chosen)
+    assert value == pytest.approx(float(expected), rel=1e-12, abs=1e-12)
+    torch.testing.assert_close(pieces.grad, whole.grad, rtol=1e-12, atol=1e-12)
+
+
+def written_out(
+    new: torch.Tensor,
+    old: torch.Tensor,
+    sampler: torch.Tensor,
+    reference: torch.Tensor,
+    advantages_S: list[float],
+    spans: list[range],
+    scales: list[float],
+    chosen: ObjectiveSettings,
+) -> torch.Tensor:
+    """The objective of a whole step, token by token, from its definitions."""
+    total = new.new_zeros(())
+    for advantage, span, scale in zip(advantages_S, spans, scales, strict=True):
+        weight = {"token_mean": 1.0, "sequence_mean": 1 / len(span), "constant_length": 1 / chosen.constant_length}
+        mean_log = torch.stack([new[t] - old[t] for t in span]).mean()
+        for t in span:
+            ratio = torch.exp(mean_log if chosen.ratio_level == "sequence" else new[t] - old[t])
+            if chosen.surrogate == "cispo":
+                loss = -min(float(ratio.detach()), chosen.ratio_cap) * advantage * new[t]
+            else:
+                bounded = min(max(float(ratio.detach()), 1 - chosen.eps_low), 1 + chosen.eps_high) * advantage
+                loss = -ratio * advantage if float(ratio.detach()) * advantage <= bounded else new.new_tensor(-bounded)
+            if chosen.importance_correction == "truncate":
+                loss = loss * min(math.exp(float(old[t] - sampler[t])), chosen.importance_cap)
+            d = reference[t] - new[t]
+            total = total + scale * weight[chosen.aggregation] * (loss + chosen.beta * (torch.exp(d) - d - 1))
+    return total
+
+
+def test_a_normaliser_per_micro_batch_would_be_noticed() -> None:
+    """Negative control of the test above: dividing by the micro-batch's own tokens changes the gradient."""
+    logprobs = torch.tensor([-1.0, -1.0, -1.0], dtype=torch.float64, requires_grad=True)
+    parts = [([0], 1), ([1, 2], 2)]
+    gradients = []
+    for per_micro_batch in (False, True):
+        total = logprobs.new_zeros(())
+        for tokens, count in parts:
+            divisor = 2 * count if per_micro_batch else 3
+            inputs = LossInputs(
+                logprobs_N=logprobs[tokens],
+                old_logprobs_N=logprobs[tokens].detach(),
+                sampler_logprobs_N=logprobs[tokens].detach(),
+                reference_logprobs_N=None,
+                advantages_S=torch.tensor([1.0], dtype=torch.float64),
+                lengths_S=torch.tensor([count]),
+                scales_S=torch.tensor([1.0 / divisor], dtype=torch.float64),
+            )
+            total = total + policy_loss(inputs, ObjectiveSettings()).total
+        gradients.append(torch.autograd.grad(total, logprobs)[0])
+    assert not torch.allclose(gradients[0], gradients[1])
 
 
 @given(st.floats(-3, 3), st.floats(-3, 3))
@@ -105,5 +285,7 @@ def test_aggregations_average_as_they_say() -> None:
     flat = torch.tensor([x for row in losses for x in row])
     expected = {"token_mean": 16 / 4, "sequence_mean": (2.0 + 10.0) / 2, "constant_length": (6.0 + 10.0) / 8 / 2}
     for aggregation, value in expected.items():
-        weights = token_weights(lengths, aggregation=aggregation, constant_length=8).repeat_interleave(lengths)
+        weights = token_weights(
+            lengths, aggregation=aggregation, constant_length=8, dtype=torch.float32
+        ).repeat_interleave(lengths)
         assert float((flat * weights).sum()) / normaliser(2, 4, aggregation=aggregation) == pytest.approx(value)

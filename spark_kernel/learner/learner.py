@@ -24,10 +24,17 @@ from spark_kernel.learner.progress import Totals, UpdateProgress
 from spark_kernel.learner.schedule import learning_rate
 from spark_kernel.learner.selection import TrainingGroup, micro_batches, minibatches, select
 from spark_kernel.learner.settings import LearnerSettings
+from spark_kernel.learner.step_loss import (
+    add_loss,
+    add_mismatch,
+    micro_batch_loss,
+    mismatch_figures,
+    sampler_logprobs,
+    step_scales,
+)
 from spark_kernel.models.group_forward import padded_hidden, shared_prefix_hidden
 from spark_kernel.models.policy import Policy
 from spark_kernel.models.token_logprobs import output_projection, token_logprobs
-from spark_kernel.objective.losses import clipped_surrogate, kl_estimate, normaliser, token_weights
 from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.records import Exclusion, Group, Period, UpdateStats
 
@@ -111,7 +118,9 @@ class Learner:
                 progress = UpdateProgress(key, self.policy.version, 0, None, Totals())
                 if len(steps) > 1:
                     progress.old_logprobs = self._all_logprobs(selected, check_stop)
-                    _add_mismatch_of(progress, selected)
+                    if progress.old_logprobs:
+                        learner_N = torch.cat(list(progress.old_logprobs.values()))
+                        add_mismatch(progress.totals, learner_N, sampler_logprobs(selected))
                 self.progress = progress
             self.policy.begin_update()
             for index in range(progress.steps_done, len(steps)):
@@ -134,12 +143,16 @@ class Learner:
     def _optimizer_step(self, step: list[TrainingGroup], progress: UpdateProgress, check_stop: StopCheck) -> Totals:
         """Gradient of one step over all its micro-batches, then one move of the optimizer."""
         totals = Totals()
-        divisors = self._divisors(step)
+        scales = step_scales(step, self.objective)
+        on_policy: list[tuple[Tensor, Tensor]] = []
         self.optimizer.zero_grad(set_to_none=True)
         for batch in self._micro_batches(step):
             check_stop()
-            self._backward(batch, divisors, progress, totals)
+            self._backward(batch, scales, progress, totals, on_policy)
         check_stop()
+        if on_policy:
+            learner_N, sampler_N = (torch.cat(parts) for parts in zip(*on_policy, strict=True))
+            add_mismatch(totals, learner_N, sampler_N)
         parameters = [parameter for _, parameter in self.policy.trainable]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         if not torch.isfinite(norm):
@@ -156,64 +169,29 @@ class Learner:
         return totals
 
     def _backward(
-        self, batch: list[TrainingGroup], divisors: dict[str, float], progress: UpdateProgress, totals: Totals
+        self,
+        batch: list[TrainingGroup],
+        scales: dict[str, float],
+        progress: UpdateProgress,
+        totals: Totals,
+        on_policy: list[tuple[Tensor, Tensor]],
     ) -> None:
         """Forward and backward pass of one micro-batch; sums for the report are added to `totals`."""
-        rollouts = [rollout for group in batch for rollout in group.rollouts]
-        device = self.policy.device
-        lengths = torch.tensor([len(rollout.token_ids) for rollout in rollouts], device=device)
         with self.policy.loaded.arithmetic():
             logprobs, entropy = self._logprobs(self.policy.network, batch)
         if progress.old_logprobs is None:
             old = logprobs.detach()
-            sampled = torch.tensor([x for rollout in rollouts for x in rollout.logprobs], device=device)
-            _add_mismatch(totals, old, sampled)
+            on_policy.append((old.cpu(), sampler_logprobs(batch)))
         else:
-            old = torch.cat([progress.old_logprobs[rollout.id] for rollout in rollouts]).to(device)
-        advantages = torch.tensor([self._advantage(rollout.advantage) for rollout in rollouts], device=device)
-        loss, ratio, clipped = clipped_surrogate(
-            logprobs,
-            old,
-            advantages.repeat_interleave(lengths),
-            eps_low=self.objective.eps_low,
-            eps_high=self.objective.eps_high,
-        )
-        kl = torch.zeros_like(loss)
-        if self.objective.beta > 0:
-            kl = kl_estimate(logprobs, self._reference_logprobs(batch), estimator=self.objective.kl_estimator)
-            loss = loss + self.objective.beta * kl
-        weights = token_weights(
-            lengths, aggregation=self.objective.aggregation, constant_length=self.objective.constant_length
-        )
-        scale = torch.tensor([divisors[group.kind] for group in batch for _ in group.rollouts], device=device)
-        total = (loss * (weights * scale).repeat_interleave(lengths)).sum()
-        if not torch.isfinite(total):
+            rollouts = [rollout for group in batch for rollout in group.rollouts]
+            old = torch.cat([progress.old_logprobs[rollout.id] for rollout in rollouts]).to(logprobs.device)
+        reference = self._reference_logprobs(batch) if self.objective.beta > 0 else None
+        loss = micro_batch_loss(batch, logprobs, old, reference, scales, self.objective)
+        if not torch.isfinite(loss.total):
             self.optimizer.zero_grad(set_to_none=True)
             raise NonFiniteError(_non_finite("loss", batch))
-        total.backward()
-        sums = {"loss": loss, "kl": kl, "entropy": entropy, "clip_share": clipped, "ratio": ratio}
-        totals.add("total_loss", float(total.detach()))
-        _add_sums(totals, batch, lengths, {name: value.detach() for name, value in sums.items()})
-
-    def _divisors(self, step: list[TrainingGroup]) -> dict[str, float]:
-        """What each kind's token losses are multiplied by: its weight over the step's normaliser."""
-        aggregation = self.objective.aggregation
-        counts: dict[str, tuple[int, int]] = {}
-        for group in step:
-            name = "all" if self.objective.pooled_kinds else str(group.kind)
-            sequences, tokens = counts.get(name, (0, 0))
-            counts[name] = (sequences + len(group.rollouts), tokens + group.loss_tokens)
-        divisors = {}
-        for kind in {group.kind for group in step}:
-            sequences, tokens = counts["all" if self.objective.pooled_kinds else str(kind)]
-            weight = self.objective.kind_weights.get(kind, 1.0)
-            divisors[str(kind)] = weight / normaliser(sequences, tokens, aggregation=aggregation)
-        return divisors
-
-    def _advantage(self, advantage: float | None) -> float:
-        if advantage is None:
-            raise ValueError("a rollout in the loss has no advantage: verify the groups first")
-        return advantage * self.objective.negative_advantage_scale if advantage < 0 else advantage
+        loss.total.backward()
+        add_loss(totals, batch, loss, entropy)
 
     def _micro_batches(self, groups: Sequence[TrainingGroup]) -> list[list[TrainingGroup]]:
         lengths = [self.policy.encoder.count_tokens(group.prompt) for group in groups]
@@ -282,43 +260,9 @@ class Learner:
                 | {"loss_tokens": totals.get(f"{kind}/tokens")}
                 for kind in kinds
             },
-            sampler_mismatch={
-                "mean_abs_logprob": totals.mean("mismatch/absolute", "mismatch/tokens"),
-                "share_over_1_percent": totals.mean("mismatch/over_1_percent", "mismatch/tokens"),
-            },
+            sampler_mismatch=mismatch_figures(totals),
             notes=self.notes,
         )
-
-
-def _add_sums(totals: Totals, batch: list[TrainingGroup], lengths: Tensor, sums: dict[str, Tensor]) -> None:
-    """Add token sums, over all kinds and for each."""
-    kinds = [str(group.kind) for group in batch for _ in group.rollouts]
-    kind_of_token = torch.tensor([sorted(set(kinds)).index(kind) for kind in kinds], device=lengths.device)
-    kind_of_token = kind_of_token.repeat_interleave(lengths)
-    totals.add("tokens", int(lengths.sum()))
-    for index, kind in enumerate(sorted(set(kinds))):
-        mask = kind_of_token == index
-        totals.add(f"{kind}/tokens", int(mask.sum()))
-        for name, values in sums.items():
-            totals.add(f"{kind}/{name}", float(values[mask].double().sum()))
-    for name, values in sums.items():
-        totals.add(name, float(values.double().sum()))
-
-
-def _add_mismatch_of(progress: UpdateProgress, groups: Sequence[TrainingGroup]) -> None:
-    """How far the sampler's log-probabilities are from the learner's, before the first of several steps."""
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    if rollouts and progress.old_logprobs is not None:
-        learner = torch.cat([progress.old_logprobs[rollout.id] for rollout in rollouts])
-        sampler = torch.tensor([x for rollout in rollouts for x in rollout.logprobs])
-        _add_mismatch(progress.totals, learner, sampler)
-
-
-def _add_mismatch(totals: Totals, learner: Tensor, sampler: Tensor) -> None:
-    difference = (learner.float() - sampler.float()).abs()
-    totals.add("mismatch/tokens", difference.numel())
-    totals.add("mismatch/absolute", float(difference.double().sum()))
-    totals.add("mismatch/over_1_percent", int((difference > 0.01).sum()))
 
 
 def _non_finite(what: str, groups: Sequence[TrainingGroup]) -> str:

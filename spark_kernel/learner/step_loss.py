@@ -1,0 +1,133 @@
+"""From training groups to the objective's inputs, and from its outputs to the sums of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from spark_kernel.learner.progress import Totals
+from spark_kernel.learner.selection import TrainingGroup
+from spark_kernel.objective.losses import normaliser
+from spark_kernel.objective.policy_loss import LossInputs, PolicyLoss, policy_loss
+from spark_kernel.objective.settings import ObjectiveSettings
+
+OVER = 0.01
+"""A token counts as mismatched where sampler and learner differ by more than this, in natural log."""
+
+
+def step_scales(step: Sequence[TrainingGroup], settings: ObjectiveSettings) -> dict[str, float]:
+    """What each kind's token losses are multiplied by in an optimizer step: its weight over the step's normaliser."""
+    counts: dict[str, tuple[int, int]] = {}
+    for group in step:
+        name = "all" if settings.pooled_kinds else str(group.kind)
+        sequences, tokens = counts.get(name, (0, 0))
+        counts[name] = (sequences + len(group.rollouts), tokens + group.loss_tokens)
+    scales = {}
+    for kind in {group.kind for group in step}:
+        sequences, tokens = counts["all" if settings.pooled_kinds else str(kind)]
+        weight = settings.kind_weights.get(kind, 1.0)
+        scales[str(kind)] = weight / normaliser(sequences, tokens, aggregation=settings.aggregation)
+    return scales
+
+
+def micro_batch_loss(
+    batch: Sequence[TrainingGroup],
+    logprobs_N: Tensor,
+    old_logprobs_N: Tensor,
+    reference_logprobs_N: Tensor | None,
+    scales: Mapping[str, float],
+    settings: ObjectiveSettings,
+) -> PolicyLoss:
+    """The loss of one micro-batch.
+
+    Args:
+        batch: its groups; tokens of all their rollouts, in order, are the N of the tensors.
+        logprobs_N: by the policy, with gradient.
+        old_logprobs_N: before the period's first step.
+        reference_logprobs_N: by the initial policy, or None.
+        scales: of `step_scales`, for the whole optimizer step.
+        settings: the objective.
+    """
+    rollouts = [rollout for group in batch for rollout in group.rollouts]
+    device, dtype = logprobs_N.device, logprobs_N.dtype
+    advantages = [_advantage(rollout.advantage, settings) for rollout in rollouts]
+    kinds = [str(group.kind) for group in batch for _ in group.rollouts]
+    return policy_loss(
+        LossInputs(
+            logprobs_N=logprobs_N,
+            old_logprobs_N=old_logprobs_N,
+            sampler_logprobs_N=sampler_logprobs(batch).to(device, dtype),
+            reference_logprobs_N=reference_logprobs_N,
+            advantages_S=torch.tensor(advantages, device=device, dtype=dtype),
+            lengths_S=torch.tensor([len(rollout.token_ids) for rollout in rollouts], device=device),
+            scales_S=torch.tensor([scales[kind] for kind in kinds], device=device, dtype=dtype),
+        ),
+        settings,
+    )
+
+
+def sampler_logprobs(groups: Sequence[TrainingGroup]) -> Tensor:
+    """What the engine reported for every token [N], on the CPU."""
+    return torch.tensor([x for group in groups for rollout in group.rollouts for x in rollout.logprobs])
+
+
+def add_loss(totals: Totals, batch: Sequence[TrainingGroup], loss: PolicyLoss, entropy_N: Tensor) -> None:
+    """Add a micro-batch's token sums, over all kinds and for each."""
+    values = {
+        "loss": loss.loss_N,
+        "kl": loss.kl_N,
+        "entropy": entropy_N,
+        "clip_share": loss.clipped_N,
+        "ratio": loss.ratio_N,
+        "bounded_share": loss.bounded_N,
+    }
+    totals.add("total_loss", float(loss.total.detach()))
+    names = sorted({str(group.kind) for group in batch})
+    kind_of_row = [names.index(str(group.kind)) for group in batch for _ in group.rollouts]
+    lengths = [len(rollout.token_ids) for group in batch for rollout in group.rollouts]
+    kind_of_token = torch.tensor(kind_of_row, device=entropy_N.device).repeat_interleave(
+        torch.tensor(lengths, device=entropy_N.device)
+    )
+    totals.add("tokens", sum(lengths))
+    for index, name in enumerate(names):
+        mask = kind_of_token == index
+        totals.add(f"{name}/tokens", int(mask.sum()))
+        for key, value_N in values.items():
+            totals.add(f"{name}/{key}", float(value_N[mask].double().sum()))
+    for key, value_N in values.items():
+        totals.add(key, float(value_N.double().sum()))
+
+
+def add_mismatch(totals: Totals, learner_N: Tensor, sampler_N: Tensor) -> None:
+    """Add how far the sampler's log-probabilities are from the learner's, for tokens of one kind of batch.
+
+    Called once a period, with all its tokens, so that the 99th percentile of the ratio is exact.
+    """
+    if learner_N.numel() == 0:
+        return
+    difference_N = learner_N.double().cpu() - sampler_N.double().cpu()
+    totals.add("mismatch/tokens", difference_N.numel())
+    totals.add("mismatch/absolute", float(difference_N.abs().sum()))
+    totals.add("mismatch/over_1_percent", int((difference_N.abs() > OVER).sum()))
+    ordered = difference_N.sort().values
+    totals.add("mismatch/ratio_p99", float(ordered[int(0.99 * (len(ordered) - 1))].exp()))
+    totals.add("mismatch/ratio_max", float(ordered[-1].exp()))
+
+
+def mismatch_figures(totals: Totals) -> dict[str, float]:
+    """Sampler against learner, for the report: mean |d|, share of tokens over 1 %, ratio's p99 and maximum."""
+    return {
+        "mean_abs_logprob": totals.mean("mismatch/absolute", "mismatch/tokens"),
+        "share_over_1_percent": totals.mean("mismatch/over_1_percent", "mismatch/tokens"),
+        "ratio_p99": totals.get("mismatch/ratio_p99"),
+        "ratio_max": totals.get("mismatch/ratio_max"),
+        "share_bounded": totals.mean("bounded_share", "tokens"),
+    }
+
+
+def _advantage(advantage: float | None, settings: ObjectiveSettings) -> float:
+    if advantage is None:
+        raise ValueError("a rollout in the loss has no advantage: verify the groups first")
+    return advantage * settings.negative_advantage_scale if advantage < 0 else advantage

@@ -1,0 +1,117 @@
+"""The loss of one micro-batch: what goes in, by name and shape, and what comes out.
+
+Every formula is a function of its own in `losses.py` and `importance.py`; here they are put together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spark_kernel.objective.importance import importance_weights
+from spark_kernel.objective.losses import (
+    clipped_surrogate,
+    kl_estimate,
+    sequence_ratio,
+    token_ratio,
+    token_weights,
+    truncated_reinforce,
+)
+from spark_kernel.objective.settings import ObjectiveSettings
+
+
+@dataclass(frozen=True, slots=True)
+class LossInputs:
+    """One micro-batch: S sequences whose N output tokens lie one after the other.
+
+    `logprobs_N`: by the policy in training, with gradient. `old_logprobs_N`: by the policy before the period's first
+    step. `sampler_logprobs_N`: what the engine reported. `reference_logprobs_N`: by the run's initial policy; needed
+    where beta > 0. All are natural logarithms at the sampling temperature. `advantages_S`, `lengths_S` (tokens):
+    per sequence. `scales_S`: w_k / N_k of the sequence's kind, N_k being the normaliser of the whole optimizer step
+    (`losses.normaliser`), so that the losses of a step's micro-batches add up whatever the cut.
+    """
+
+    logprobs_N: Tensor
+    old_logprobs_N: Tensor
+    sampler_logprobs_N: Tensor
+    reference_logprobs_N: Tensor | None
+    advantages_S: Tensor
+    lengths_S: Tensor
+    scales_S: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLoss:
+    """`total` carries the gradient; the rest is for the report, per token and without gradient.
+
+    `loss_N`: policy and KL term before weighting. `ratio_N`: pi / pi_old. `clipped_N`, `bounded_N`: whether a clip,
+    or the bound of the importance correction, was active (bool).
+    """
+
+    total: Tensor
+    loss_N: Tensor
+    kl_N: Tensor
+    ratio_N: Tensor
+    clipped_N: Tensor
+    bounded_N: Tensor
+
+
+def policy_loss(inputs: LossInputs, settings: ObjectiveSettings) -> PolicyLoss:
+    """The loss that the settings name (algorithm.md section 3).
+
+        total = sum over sequences s and their tokens t of  scale_s * weight_s * (w_t * policy_t + beta * kl_t)
+
+    with `weight_s` by the aggregation and `w_t` the importance correction (1 where it is off).
+
+    Raises:
+        ValueError: an unknown name in the settings, or beta > 0 without reference log-probabilities.
+    """
+    lengths_S = inputs.lengths_S
+    advantages_N = inputs.advantages_S.repeat_interleave(lengths_S)
+    if settings.ratio_level == "sequence":
+        ratio_N = sequence_ratio(inputs.logprobs_N, inputs.old_logprobs_N, lengths_S)
+    elif settings.ratio_level == "token":
+        ratio_N = token_ratio(inputs.logprobs_N, inputs.old_logprobs_N)
+    else:
+        raise ValueError(f"ratio_level = {settings.ratio_level!r} is unknown: token, sequence")
+    if settings.surrogate == "clip":
+        loss_N, clipped_N = clipped_surrogate(
+            ratio_N,
+            advantages_N,
+            eps_low=settings.eps_low,
+            eps_high=settings.eps_high,
+            dual_clip=settings.dual_clip,
+        )
+    elif settings.surrogate == "cispo":
+        loss_N, clipped_N = truncated_reinforce(inputs.logprobs_N, ratio_N, advantages_N, ratio_cap=settings.ratio_cap)
+    else:
+        raise ValueError(f"surrogate = {settings.surrogate!r} is unknown: clip, cispo")
+    bounded_N = torch.zeros_like(clipped_N)
+    if settings.importance_correction != "off":
+        weights_N, bounded_N = importance_weights(
+            inputs.old_logprobs_N,
+            inputs.sampler_logprobs_N,
+            lengths_S,
+            mode=settings.importance_correction,
+            level=settings.importance_level,
+            cap=settings.importance_cap,
+        )
+        loss_N = loss_N * weights_N
+    kl_N = torch.zeros_like(loss_N)
+    if settings.beta > 0:
+        if inputs.reference_logprobs_N is None:
+            raise ValueError(f"beta = {settings.beta} needs the reference policy's log-probabilities")
+        kl_N = kl_estimate(inputs.logprobs_N, inputs.reference_logprobs_N, estimator=settings.kl_estimator)
+        if settings.kl_times_ratio:
+            kl_N = kl_N * ratio_N
+        loss_N = loss_N + settings.beta * kl_N
+    weights_S = token_weights(
+        lengths_S,
+        aggregation=settings.aggregation,
+        constant_length=settings.constant_length,
+        dtype=inputs.scales_S.dtype,
+    )
+    total = (loss_N * (weights_S * inputs.scales_S).repeat_interleave(lengths_S)).sum()
+    return PolicyLoss(total, loss_N.detach(), kl_N.detach(), ratio_N.detach(), clipped_N, bounded_N)

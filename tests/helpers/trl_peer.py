@@ -1,0 +1,98 @@
+"""TRL's GRPOTrainer as an oracle: its own loss and its own advantages, on tensors that we give it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from trl import GRPOConfig, GRPOTrainer
+
+from tests.helpers.tiny_models import save_tiny_llama
+
+
+def make_trainer(folder: Path, rewards: Any, *, num_generations: int, batch: int, **settings: Any) -> GRPOTrainer:
+    """A trainer of a tiny model on the CPU, in float32, that logs and saves nothing."""
+    save_tiny_llama(folder / "model")
+    arguments = {
+        "output_dir": str(folder / "out"),
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": [],
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "gradient_checkpointing": False,
+        "per_device_train_batch_size": batch,
+        "num_generations": num_generations,
+        "max_completion_length": 8,
+    }
+    return GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(folder / "model"),
+        reward_funcs=rewards,
+        args=GRPOConfig(**(arguments | settings)),
+        train_dataset=Dataset.from_list([{"prompt": f"question {i}"} for i in range(8)]),
+        processing_class=PreTrainedTokenizerFast.from_pretrained(folder / "model"),
+    )
+
+
+class LossOracle:
+    """TRL's `_compute_loss` with the model's log-probabilities replaced by given ones."""
+
+    def __init__(self, trainer: GRPOTrainer) -> None:
+        self.trainer = trainer
+        self.trainer.model.train()
+
+    def loss(
+        self,
+        logps_B_T: Tensor,
+        mask_B_T: Tensor,
+        advantages_B: Tensor,
+        *,
+        loss_type: str,
+        old_B_T: Tensor | None = None,
+        reference_B_T: Tensor | None = None,
+        importance_B_X: Tensor | None = None,
+        eps_low: float = 0.2,
+        eps_high: float = 0.2,
+        delta: float | None = None,
+        beta: float = 0.0,
+        kl_times_ratio: bool = False,
+        level: str = "token",
+        max_length: int = 8,
+        accumulation: int = 1,
+        items: int | None = None,
+    ) -> Tensor:
+        """The loss of one micro-batch of an optimizer step of `accumulation` micro-batches; carries the gradient."""
+        trainer = self.trainer
+        trainer.loss_type, trainer.beta, trainer.importance_sampling_level = loss_type, beta, level
+        trainer.epsilon_low, trainer.epsilon_high, trainer.args.delta = eps_low, eps_high, delta
+        trainer.max_completion_length = max_length
+        trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = accumulation
+        trainer.args.use_bias_correction_kl = kl_times_ratio
+        trainer.use_vllm = trainer.vllm_importance_sampling_correction = importance_B_X is not None
+
+        def given(*_: Any, **__: Any) -> tuple[Tensor, Tensor, None]:
+            return logps_B_T, torch.zeros_like(logps_B_T.detach()), None
+
+        trainer._get_per_token_logps_and_entropies = given  # type: ignore[method-assign]
+        rows, width = mask_B_T.shape
+        inputs = {
+            "prompt_ids": torch.zeros(rows, 1, dtype=torch.long),
+            "prompt_mask": torch.ones(rows, 1, dtype=torch.long),
+            "completion_ids": torch.zeros(rows, width, dtype=torch.long),
+            "completion_mask": mask_B_T,
+            "advantages": advantages_B,
+            "num_items_in_batch": torch.tensor(
+                items if items is not None else int(mask_B_T.sum()), dtype=torch.float64
+            ),
+        }
+        optional = {
+            "old_per_token_logps": old_B_T,
+            "ref_per_token_logps": reference_B_T,
+            "importance_sampling_ratio": importance_B_X,
+        }
+        return trainer._compute_loss(trainer.model, inputs | {k: v for k, v in optional.items() if v is not None})
