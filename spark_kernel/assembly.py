@@ -167,7 +167,7 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
         stream = make_stream(config, pool)
         policy = load_policy(model_settings(config))
         if config.model.gradient_checkpointing:
-            policy.network.gradient_checkpointing_enable()
+            policy.checkpoint_gradients()
         learner = Learner(policy, objective_settings(config), learner_settings(config), images_root=images_root)
         return Parts(policy, make_engine(config, policy), learner, stream, pool)
     except BaseException:

@@ -32,8 +32,8 @@ from spark_kernel.learner.step_loss import (
     sampler_logprobs,
     step_scales,
 )
-from spark_kernel.models.group_forward import padded_hidden, shared_prefix_hidden
 from spark_kernel.models.policy import Policy
+from spark_kernel.models.prefix_form import PrefixForm, choose_form
 from spark_kernel.models.token_logprobs import output_projection, token_logprobs
 from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.records import Exclusion, Group, Period, UpdateStats
@@ -58,11 +58,10 @@ class Learner:
         self.images_root = images_root
         self.steps_taken = 0
         self.progress: UpdateProgress | None = None
-        self.shared_prefix = settings.shared_prefix
-        self.notes: tuple[str, ...] = ()
-        if settings.shared_prefix and getattr(policy.network, "is_gradient_checkpointing", False):
-            self.shared_prefix = False
-            self.notes = ("The shared prefix is off: gradient checkpointing and a cached prompt exclude each other.",)
+        self.form = choose_form(
+            policy.network, shared=settings.shared_prefix, checkpointing=policy.gradient_checkpointing
+        )
+        self.notes = (self.form.note,) if self.form.note else ()
         self.optimizer = torch.optim.AdamW(
             [parameter for _, parameter in policy.trainable],
             lr=settings.learning_rate,
@@ -146,9 +145,10 @@ class Learner:
         scales = step_scales(step, self.objective)
         on_policy: list[tuple[Tensor, Tensor]] = []
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in self._micro_batches(step):
-            check_stop()
-            self._backward(batch, scales, progress, totals, on_policy)
+        with self.policy.recomputing():
+            for batch in self._micro_batches(step):
+                check_stop()
+                self._backward(batch, scales, progress, totals, on_policy)
         check_stop()
         if on_policy:
             learner_N, sampler_N = (torch.cat(parts) for parts in zip(*on_policy, strict=True))
@@ -195,12 +195,12 @@ class Learner:
 
     def _micro_batches(self, groups: Sequence[TrainingGroup]) -> list[list[TrainingGroup]]:
         lengths = [self.policy.encoder.count_tokens(group.prompt) for group in groups]
-        return micro_batches(groups, lengths, self.settings.micro_batch_tokens, shared_prefix=self.shared_prefix)
+        shared = self.form.form is not PrefixForm.PADDED
+        return micro_batches(groups, lengths, self.settings.micro_batch_tokens, shared_prefix=shared)
 
     def _logprobs(self, network: Any, batch: list[TrainingGroup]) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy of every output token of the batch [N], under the sampling temperature."""
-        forward = shared_prefix_hidden if self.shared_prefix else padded_hidden
-        states = forward(
+        states = self.form.forward(
             network,
             self.policy.encoder,
             [group.prompt for group in batch],

@@ -7,27 +7,20 @@ reference: every row holds prompt and output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from spark_kernel.models.encoder import PromptBatch, PromptEncoder
+from spark_kernel.models.predicting_states import PredictingStates
 from spark_kernel.prompts.prompt import Prompt
 
-
-@dataclass(frozen=True, slots=True)
-class PredictingStates:
-    """`hidden` [N, H] predict `targets` [N]; tokens of all outputs one after the other, in the order given.
-
-    `lengths`: tokens of each output [rows], summing to N.
-    """
-
-    hidden: Tensor
-    targets: Tensor
-    lengths: tuple[int, ...]
+GroupForward = Callable[
+    [Any, PromptEncoder, Sequence[Prompt], Sequence[Sequence[Sequence[int]]], torch.device], PredictingStates
+]
+"""network, encoder, prompts (one per group), outputs [group][output][T], device -> predicting states."""
 
 
 def shared_prefix_hidden(

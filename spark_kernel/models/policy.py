@@ -31,9 +31,13 @@ class Policy:
         if lora is not None:
             self._peft = _add_adapters(loaded.model, lora, seed)
         self.network: Any = self._peft.get_base_model() if self._peft is not None else loaded.model
+        self.gradient_checkpointing = False
         for module in self.network.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
+            for name in ("attention_dropout", "dropout_p"):  # used in training mode without a module of its own
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, 0.0)
 
     @property
     def version(self) -> int:
@@ -58,6 +62,29 @@ class Policy:
     def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Names and parameters that the optimizer moves."""
         return [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute activations in the backward pass instead of keeping them, inside `recomputing`.
+
+        Raises:
+            ModelError: the architecture cannot.
+        """
+        try:
+            self.network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        except ValueError as error:
+            raise ModelError(
+                f"model.gradient_checkpointing is on, but {self.encoder.name} does not support it: switch it off."
+            ) from error
+        self.gradient_checkpointing = True
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Where gradients are taken: transformers recomputes activations only in training mode (dropout is 0)."""
+        self.network.train(self.gradient_checkpointing)
+        try:
+            yield
+        finally:
+            self.network.eval()
 
     @contextmanager
     def initial(self) -> Iterator[Any]:

@@ -7,13 +7,18 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
     GenerationConfig,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3Processor,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
 )
 from transformers.models.idefics3 import Idefics3ImageProcessorPil
 
@@ -144,4 +149,45 @@ def save_tiny_idefics3(folder: Path, *, seed: int = 0) -> Path:
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    return folder
+
+
+ARCHITECTURES = ("llama", "qwen2", "qwen2-sliding", "qwen3", "gemma3", "mistral-sliding")
+
+
+def save_tiny_architecture(folder: Path, name: str, *, seed: int = 0, window: int = 8) -> Path:
+    """A random model of an architecture, three layers; "sliding" ones and Gemma 3 see `window` positions in some."""
+    tokenizer = byte_tokenizer()
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.1 if name == "gemma3" else 0.3,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+    }
+    mixed = ["sliding_attention", "full_attention", "sliding_attention"]
+    config = {
+        "llama": lambda: LlamaConfig(**shape),
+        "qwen2": lambda: Qwen2Config(**shape),
+        "qwen2-sliding": lambda: Qwen2Config(
+            **shape, use_sliding_window=True, sliding_window=window, max_window_layers=1
+        ),
+        "qwen3": lambda: Qwen3Config(**shape),
+        "gemma3": lambda: Gemma3TextConfig(
+            **shape, sliding_window=window, layer_types=mixed, query_pre_attn_scalar=8, final_logit_softcapping=10.0
+        ),
+        "mistral-sliding": lambda: MistralConfig(**shape, sliding_window=window),
+    }[name]()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder

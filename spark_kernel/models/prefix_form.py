@@ -1,0 +1,75 @@
+"""How the prompt of a group is computed once with a given network, or why it cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from spark_kernel.models.block_mask import block_mask_hidden
+from spark_kernel.models.group_forward import GroupForward, padded_hidden, shared_prefix_hidden
+
+KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+MASKED = {"sdpa", "eager", "spark_grouped_sdpa"}
+
+
+class PrefixForm(StrEnum):
+    """The ways to run groups through a network; equal in value and gradient up to rounding."""
+
+    CACHED = "cached"
+    """Prompts, then outputs behind a repeated key-value cache: the fastest."""
+    BLOCK = "block"
+    """One row per group under a block mask: works with gradient checkpointing."""
+    PADDED = "padded"
+    """Prompt and output in every row: works with everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenForm:
+    """A form, and a sentence where it is not the fastest one."""
+
+    form: PrefixForm
+    note: str = ""
+
+    @property
+    def forward(self) -> GroupForward:
+        """The function that computes it."""
+        return {
+            PrefixForm.CACHED: shared_prefix_hidden,
+            PrefixForm.BLOCK: block_mask_hidden,
+            PrefixForm.PADDED: padded_hidden,
+        }[self.form]
+
+
+def choose_form(network: Any, *, shared: bool = True, checkpointing: bool = False) -> ChosenForm:
+    """The fastest form that is right for a network.
+
+    Args:
+        network: a causal language model, or a vision-language model.
+        shared: whether sharing the prompt is wanted at all.
+        checkpointing: whether activations are recomputed in the backward pass, which excludes a cache.
+    """
+    if not shared:
+        return ChosenForm(PrefixForm.PADDED)
+    config = network.config.get_text_config()
+    odd = sorted(set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS)
+    if odd or getattr(network, "_is_stateful", False):
+        what = f"its layers are {', '.join(odd)}" if odd else "it carries a state from token to token"
+        return ChosenForm(PrefixForm.PADDED, f"The prompt is computed for every output: {what}.")
+    if getattr(config, "num_kv_shared_layers", 0):
+        return ChosenForm(
+            PrefixForm.PADDED, "The prompt is computed for every output: its layers share keys and values."
+        )
+    if not checkpointing:
+        return ChosenForm(PrefixForm.CACHED)
+    attention = str(network.config._attn_implementation)
+    if attention not in MASKED or getattr(network.config, "vision_config", None) is not None:
+        return ChosenForm(
+            PrefixForm.PADDED,
+            "The prompt is computed for every output: gradient checkpointing excludes a cached prompt, and "
+            + ("images exclude a block mask." if attention in MASKED else f"{attention} attention a block mask."),
+        )
+    return ChosenForm(
+        PrefixForm.BLOCK,
+        "Gradient checkpointing excludes a cached prompt: groups run as one row each, under a block mask.",
+    )
