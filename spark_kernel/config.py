@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -171,6 +171,8 @@ class PeriodSection(Section):
 class ObjectiveSection(Section):
     """The loss (algorithm.md section 3)."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     advantage: Literal["group_std_ddof1", "group_std_ddof0", "mean_only", "batch_std", "leave_one_out"] = (
         "group_std_ddof1"
     )
@@ -205,7 +207,9 @@ class ObjectiveSection(Section):
     """Bound of that weight: truncated to it, or masked above it."""
     kinds: Literal["own", "pooled"] = "own"
     """Each kind normalised over its own loss tokens, or all kinds of a period pooled (faithful)."""
-    kind_weights: dict[Literal["solve", "pointwise", "pairwise", "reflection"], float] = Field(default_factory=dict)
+    kind_weights: dict[Literal["solve", "pointwise", "pairwise", "reflection"], Annotated[float, Field(ge=0.0)]] = (
+        Field(default_factory=dict)
+    )
     """Weight of each kind's loss; 1 where absent."""
     negative_advantage_scale: float = Field(1.0, gt=0.0, le=1.0)
     """Negative advantages are multiplied by this."""
@@ -293,19 +297,26 @@ class RunConfig(Section):
                 "period.train_reward is on but recycle.pointwise, recycle.pairwise and recycle.reflection are all "
                 "off: switch one on, or train_reward off"
             )
-        bound = self.objective.dual_clip
-        if bound is not None and bound <= 1.0 + self.objective.eps_high:
-            raise ValueError(
-                f"objective.dual_clip = {bound} must be above 1 + objective.eps_high = "
-                f"{1.0 + self.objective.eps_high}: "
-                "raise it, or leave it out"
-            )
-        if self.rollout.samples == 1 and self.objective.advantage != "mean_only":
-            raise ValueError(
-                f"rollout.samples = 1 leaves no group to compare with (objective.advantage = "
-                f"{self.objective.advantage}): use at least 2 samples"
-            )
+        self._check_objective()
         return self
+
+    def _check_objective(self) -> None:
+        section = self.objective
+        if section.dual_clip is not None and section.loss == "cispo":
+            raise ValueError(
+                "objective.dual_clip has no part in objective.loss = cispo, whose ratio is bounded by "
+                "objective.ratio_cap: leave dual_clip out"
+            )
+        if section.dual_clip is not None and section.dual_clip <= 1.0 + section.eps_high:
+            raise ValueError(
+                f"objective.dual_clip = {section.dual_clip} must be above 1 + objective.eps_high = "
+                f"{1.0 + section.eps_high}: raise it, or leave it out"
+            )
+        if self.rollout.samples == 1 and section.advantage != "mean_only":
+            raise ValueError(
+                f"rollout.samples = 1 leaves no group to compare with (objective.advantage = {section.advantage}): "
+                "use at least 2 samples"
+            )
 
     @property
     def judge_quota(self) -> int:

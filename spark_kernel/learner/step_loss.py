@@ -69,8 +69,9 @@ def micro_batch_loss(
 
 
 def sampler_logprobs(groups: Sequence[TrainingGroup]) -> Tensor:
-    """What the engine reported for every token [N], on the CPU."""
-    return torch.tensor([x for group in groups for rollout in group.rollouts for x in rollout.logprobs])
+    """What the engine reported for every token [N], on the CPU, in float64 as it was recorded."""
+    values = [x for group in groups for rollout in group.rollouts for x in rollout.logprobs]
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def add_loss(totals: Totals, batch: Sequence[TrainingGroup], loss: PolicyLoss, entropy_N: Tensor) -> None:
@@ -101,9 +102,9 @@ def add_loss(totals: Totals, batch: Sequence[TrainingGroup], loss: PolicyLoss, e
 
 
 def add_mismatch(totals: Totals, learner_N: Tensor, sampler_N: Tensor) -> None:
-    """Add how far the sampler's log-probabilities are from the learner's, for tokens of one kind of batch.
+    """Add how far the sampler's log-probabilities are from the learner's, before the update's first step.
 
-    Called once a period, with all its tokens, so that the 99th percentile of the ratio is exact.
+    Called once an update, with all its tokens [N], so that the 99th percentile of the ratio is exact.
     """
     if learner_N.numel() == 0:
         return

@@ -1,79 +1,102 @@
-"""Log-probabilities of given tokens from hidden states, one chunk of logits at a time."""
+"""Log-probabilities of given tokens from hidden states, one chunk of logits at a time, forward and backward."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 CHUNK_LOGITS = 1 << 25
-"""Logits alive at once: tokens in a chunk times the vocabulary."""
-
-Projection = Callable[[Tensor], Tensor]
+"""Logits alive at once: tokens in a chunk times the vocabulary. In float32 that is 128 MiB."""
 
 
-def output_projection(network: Any) -> Projection:
-    """What turns a causal model's last hidden states into logits, its own scaling and soft cap included."""
-    head = network.get_output_embeddings()
-    config = network.config.get_text_config()
-    cap = getattr(config, "final_logit_softcapping", None)
-    factor = getattr(config, "logit_scale", None)
-    divisor = getattr(config, "logits_scaling", None)
+@dataclass(frozen=True, slots=True)
+class OutputHead:
+    """What turns a causal model's last hidden states into logits.
 
-    def project(hidden: Tensor) -> Tensor:
-        logits: Tensor = head(hidden)
-        if factor is not None:
-            logits = logits * factor
-        if divisor is not None:
-            logits = logits / divisor
-        if cap is not None:
-            logits = torch.tanh(logits / cap) * cap
+    logits = cap * tanh(x / cap), with x = module(hidden) * factor / divisor; a term that is None is left out.
+    """
+
+    module: Any
+    factor: float | None = None
+    divisor: float | None = None
+    cap: float | None = None
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of hidden states [..., H]."""
+        logits: Tensor = self.module(hidden)
+        if self.factor is not None:
+            logits = logits * self.factor
+        if self.divisor is not None:
+            logits = logits / self.divisor
+        if self.cap is not None:
+            logits = torch.tanh(logits / self.cap) * self.cap
         return logits
 
-    return project
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one matrix product (and a bias): no adapter, scaling or cap."""
+        return type(self.module) is torch.nn.Linear and self.factor is self.divisor is self.cap is None
+
+
+def output_projection(network: Any) -> OutputHead:
+    """A causal model's output head, its own scaling and soft cap included."""
+    config = network.config.get_text_config()
+    return OutputHead(
+        network.get_output_embeddings(),
+        factor=getattr(config, "logit_scale", None),
+        divisor=getattr(config, "logits_scaling", None),
+        cap=getattr(config, "final_logit_softcapping", None),
+    )
 
 
 def token_logprobs(
     hidden: Tensor,
     targets: Tensor,
-    project: Projection,
+    project: OutputHead,
     *,
     temperature: float = 1.0,
     chunk_logits: int = CHUNK_LOGITS,
     vocabulary: int,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target and entropy of each distribution, both [N] in float32.
+    """Log-probability of each target and entropy of each distribution, both [N], in float32 (float64 stays).
 
     Args:
         hidden: last hidden states [N, H] at the positions that predict the targets.
         targets: token ids [N].
-        project: hidden states to logits.
+        project: the output head.
         temperature: divides the logits.
-        chunk_logits: bound on the logits alive at once; the backward pass recomputes each chunk.
+        chunk_logits: bound on the logits alive at once; the backward pass computes each chunk again.
         vocabulary: V, to size the chunks.
 
     The entropy carries no gradient.
     """
-    size = max(1, chunk_logits // vocabulary)
-    if hidden.shape[0] <= size:
-        return _chunk(hidden, targets, project, temperature)
-    logprobs, entropies = [], []
-    for start in range(0, hidden.shape[0], size):
-        piece, wanted = hidden[start : start + size], targets[start : start + size]
-        if torch.is_grad_enabled() and hidden.requires_grad:
-            logprob, entropy = checkpoint(_chunk, piece, wanted, project, temperature, use_reentrant=False)
+    rows = max(1, chunk_logits // vocabulary)
+    if project.is_plain:
+        logprobs, entropy = _LinearLogprobs.apply(
+            hidden, project.module.weight, project.module.bias, targets, temperature, rows
+        )
+        return logprobs, entropy
+    parts = []
+    for chunk in _chunks(len(hidden), rows):
+        arguments = (hidden[chunk], targets[chunk], project, temperature)
+        if torch.is_grad_enabled() and hidden.requires_grad and len(hidden) > rows:
+            parts.append(checkpoint(plain_logprobs, *arguments, use_reentrant=False))
         else:
-            logprob, entropy = _chunk(piece, wanted, project, temperature)
-        logprobs.append(logprob)
-        entropies.append(entropy)
-    return torch.cat(logprobs), torch.cat(entropies)
+            parts.append(plain_logprobs(*arguments))
+    logprobs, entropy = (torch.cat(column) for column in zip(*parts, strict=True))
+    return logprobs, entropy
 
 
-def _chunk(hidden: Tensor, targets: Tensor, project: Projection, temperature: float) -> tuple[Tensor, Tensor]:
-    logits = project(hidden).float()
+def plain_logprobs(hidden: Tensor, targets: Tensor, project: OutputHead, temperature: float) -> tuple[Tensor, Tensor]:
+    """The same by the plain way, all logits at once: the reference, and what any output head can do."""
+    logits = _wide(project(hidden))
     if temperature != 1.0:
         logits = logits / temperature
     logprobs = torch.log_softmax(logits, dim=-1)
@@ -81,3 +104,81 @@ def _chunk(hidden: Tensor, targets: Tensor, project: Projection, temperature: fl
     with torch.no_grad():
         entropy = -(logprobs.exp() * logprobs).sum(dim=-1)
     return chosen, entropy
+
+
+class _LinearLogprobs(torch.autograd.Function):
+    """`plain_logprobs` of a linear head, in chunks.
+
+    With z = (h W^T + b) / t:  logp = z_target - logsumexp(z),  entropy = logsumexp(z) - sum(softmax(z) * z), and in the
+    backward pass  d logp / d z = onehot(target) - softmax(z).  A single chunk's softmax is kept; of several, each is
+    computed again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        ctx.temperature, ctx.rows = temperature, rows
+        kept: Tensor | None = None
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        logprobs, entropy = (torch.empty(len(targets), dtype=wide, device=hidden.device) for _ in range(2))
+        with torch.autocast(hidden.device.type, enabled=False):
+            matrix, shift = _like(hidden, weight), _like(hidden, bias)
+            for chunk in _chunks(len(targets), rows):
+                logits = _logits(hidden[chunk], matrix, shift, temperature)
+                total = torch.logsumexp(logits, dim=-1)
+                logprobs[chunk] = logits.gather(-1, targets[chunk].unsqueeze(-1)).squeeze(-1) - total
+                probabilities = (logits - total.unsqueeze(-1)).exp_()
+                entropy[chunk] = total - torch.einsum("nv,nv->n", probabilities, logits)
+                if len(targets) <= rows:
+                    kept = probabilities
+                del logits, probabilities
+        ctx.save_for_backward(hidden, weight, bias, targets, kept)
+        ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_logprobs: Tensor, _grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, kept = ctx.saved_tensors
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight) if wants_weight else None
+        grad_bias = torch.zeros_like(bias) if wants_bias else None
+        matrix, shift = _like(hidden, weight), _like(hidden, bias)
+        for chunk in _chunks(len(targets), ctx.rows):
+            scale = (grad_logprobs[chunk] / ctx.temperature).unsqueeze(-1)
+            if kept is None:
+                logits = _logits(hidden[chunk], matrix, shift, ctx.temperature)
+                slope = torch.softmax(logits, dim=-1).mul_(-scale)
+                del logits
+            else:
+                slope = kept * -scale
+            slope.scatter_add_(-1, targets[chunk].unsqueeze(-1), scale)
+            if grad_bias is not None:
+                grad_bias += slope.sum(dim=0)
+            narrow = slope.to(hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[chunk] = narrow @ matrix
+            if grad_weight is not None:
+                grad_weight += narrow.t() @ hidden[chunk]
+            del slope, narrow
+        return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    logits = _wide(functional.linear(hidden, weight, bias))
+    return logits if temperature == 1.0 else logits / temperature
+
+
+def _like(hidden: Tensor, weight: Any) -> Any:
+    """A weight in the precision of the hidden states, as autocast would have it."""
+    return None if weight is None else weight.to(hidden.dtype)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _chunks(count: int, rows: int) -> Iterator[slice]:
+    return (slice(start, min(start + rows, count)) for start in range(0, count, rows))

@@ -69,25 +69,8 @@ def policy_loss(inputs: LossInputs, settings: ObjectiveSettings) -> PolicyLoss:
         ValueError: an unknown name in the settings, or beta > 0 without reference log-probabilities.
     """
     lengths_S = inputs.lengths_S
-    advantages_N = inputs.advantages_S.repeat_interleave(lengths_S)
-    if settings.ratio_level == "sequence":
-        ratio_N = sequence_ratio(inputs.logprobs_N, inputs.old_logprobs_N, lengths_S)
-    elif settings.ratio_level == "token":
-        ratio_N = token_ratio(inputs.logprobs_N, inputs.old_logprobs_N)
-    else:
-        raise ValueError(f"ratio_level = {settings.ratio_level!r} is unknown: token, sequence")
-    if settings.surrogate == "clip":
-        loss_N, clipped_N = clipped_surrogate(
-            ratio_N,
-            advantages_N,
-            eps_low=settings.eps_low,
-            eps_high=settings.eps_high,
-            dual_clip=settings.dual_clip,
-        )
-    elif settings.surrogate == "cispo":
-        loss_N, clipped_N = truncated_reinforce(inputs.logprobs_N, ratio_N, advantages_N, ratio_cap=settings.ratio_cap)
-    else:
-        raise ValueError(f"surrogate = {settings.surrogate!r} is unknown: clip, cispo")
+    ratio_N = _ratio(inputs, settings)
+    loss_N, clipped_N = _surrogate(inputs, ratio_N, settings)
     bounded_N = torch.zeros_like(clipped_N)
     if settings.importance_correction != "off":
         weights_N, bounded_N = importance_weights(
@@ -101,11 +84,7 @@ def policy_loss(inputs: LossInputs, settings: ObjectiveSettings) -> PolicyLoss:
         loss_N = loss_N * weights_N
     kl_N = torch.zeros_like(loss_N)
     if settings.beta > 0:
-        if inputs.reference_logprobs_N is None:
-            raise ValueError(f"beta = {settings.beta} needs the reference policy's log-probabilities")
-        kl_N = kl_estimate(inputs.logprobs_N, inputs.reference_logprobs_N, estimator=settings.kl_estimator)
-        if settings.kl_times_ratio:
-            kl_N = kl_N * ratio_N
+        kl_N = _kl(inputs, ratio_N, settings)
         loss_N = loss_N + settings.beta * kl_N
     weights_S = token_weights(
         lengths_S,
@@ -115,3 +94,33 @@ def policy_loss(inputs: LossInputs, settings: ObjectiveSettings) -> PolicyLoss:
     )
     total = (loss_N * (weights_S * inputs.scales_S).repeat_interleave(lengths_S)).sum()
     return PolicyLoss(total, loss_N.detach(), kl_N.detach(), ratio_N.detach(), clipped_N, bounded_N)
+
+
+def _ratio(inputs: LossInputs, settings: ObjectiveSettings) -> Tensor:
+    if settings.ratio_level == "token":
+        return token_ratio(inputs.logprobs_N, inputs.old_logprobs_N)
+    if settings.ratio_level == "sequence":
+        return sequence_ratio(inputs.logprobs_N, inputs.old_logprobs_N, inputs.lengths_S)
+    raise ValueError(f"ratio_level = {settings.ratio_level!r} is unknown: token, sequence")
+
+
+def _surrogate(inputs: LossInputs, ratio_N: Tensor, settings: ObjectiveSettings) -> tuple[Tensor, Tensor]:
+    advantages_N = inputs.advantages_S.repeat_interleave(inputs.lengths_S)
+    if settings.surrogate == "clip":
+        return clipped_surrogate(
+            ratio_N,
+            advantages_N,
+            eps_low=settings.eps_low,
+            eps_high=settings.eps_high,
+            dual_clip=settings.dual_clip,
+        )
+    if settings.surrogate == "cispo":
+        return truncated_reinforce(inputs.logprobs_N, ratio_N, advantages_N, ratio_cap=settings.ratio_cap)
+    raise ValueError(f"surrogate = {settings.surrogate!r} is unknown: clip, cispo")
+
+
+def _kl(inputs: LossInputs, ratio_N: Tensor, settings: ObjectiveSettings) -> Tensor:
+    if inputs.reference_logprobs_N is None:
+        raise ValueError(f"beta = {settings.beta} needs the reference policy's log-probabilities")
+    kl_N = kl_estimate(inputs.logprobs_N, inputs.reference_logprobs_N, estimator=settings.kl_estimator)
+    return kl_N * ratio_N if settings.kl_times_ratio else kl_N
