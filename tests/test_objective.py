@@ -23,6 +23,7 @@ from spark_kernel.objective.losses import (
 )
 from spark_kernel.objective.policy_loss import LossInputs, policy_loss
 from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
+from tests.helpers.objective_reference import written_out
 
 REWARDS = st.lists(st.one_of(st.none(), st.floats(0, 1, width=32)), min_size=1, max_size=9)
 
@@ -145,9 +146,11 @@ def test_importance_weights_by_definition(lengths: list[int], seed: int) -> None
     for length in lengths:
         per_sequence += [sum(per_token[start : start + length])] * length
         start += length
+    old.requires_grad_()
     for level, logs in (("token", per_token), ("sequence", per_sequence)):
         for mode in ("truncate", "mask"):
             weights, bounded = importance_weights(old, sampler, torch.tensor(lengths), mode=mode, level=level, cap=1.5)
+            assert not weights.requires_grad
             for weight, flag, log in zip(weights.tolist(), bounded.tolist(), logs, strict=True):
                 over = math.exp(log) > 1.5
                 assert flag == over
@@ -217,35 +220,6 @@ def test_any_cut_into_micro_batches_gives_the_same_value_and_gradient(
     torch.testing.assert_close(pieces.grad, whole.grad, rtol=1e-12, atol=1e-12)
 
 
-def written_out(
-    new: torch.Tensor,
-    old: torch.Tensor,
-    sampler: torch.Tensor,
-    reference: torch.Tensor,
-    advantages_S: list[float],
-    spans: list[range],
-    scales: list[float],
-    chosen: ObjectiveSettings,
-) -> torch.Tensor:
-    """The objective of a whole step, token by token, from its definitions."""
-    total = new.new_zeros(())
-    for advantage, span, scale in zip(advantages_S, spans, scales, strict=True):
-        weight = {"token_mean": 1.0, "sequence_mean": 1 / len(span), "constant_length": 1 / chosen.constant_length}
-        mean_log = torch.stack([new[t] - old[t] for t in span]).mean()
-        for t in span:
-            ratio = torch.exp(mean_log if chosen.ratio_level == "sequence" else new[t] - old[t])
-            if chosen.surrogate == "cispo":
-                loss = -min(float(ratio.detach()), chosen.ratio_cap) * advantage * new[t]
-            else:
-                bounded = min(max(float(ratio.detach()), 1 - chosen.eps_low), 1 + chosen.eps_high) * advantage
-                loss = -ratio * advantage if float(ratio.detach()) * advantage <= bounded else new.new_tensor(-bounded)
-            if chosen.importance_correction == "truncate":
-                loss = loss * min(math.exp(float(old[t] - sampler[t])), chosen.importance_cap)
-            d = reference[t] - new[t]
-            total = total + scale * weight[chosen.aggregation] * (loss + chosen.beta * (torch.exp(d) - d - 1))
-    return total
-
-
 def test_a_normaliser_per_micro_batch_would_be_noticed() -> None:
     """Negative control of the test above: dividing by the micro-batch's own tokens changes the gradient."""
     logprobs = torch.tensor([-1.0, -1.0, -1.0], dtype=torch.float64, requires_grad=True)
@@ -277,6 +251,35 @@ def test_kl_estimators_by_definition(new: float, reference: float) -> None:
     assert float(kl_estimate(*arguments, estimator="k2")) == pytest.approx(d * d / 2)
     assert float(kl_estimate(*arguments, estimator="k3")) == pytest.approx(math.exp(d) - d - 1, abs=1e-12)
     assert float(kl_estimate(*arguments, estimator="k3")) >= 0
+
+
+@pytest.mark.parametrize(
+    ("estimator", "times_ratio", "divergence"),
+    [
+        ("k1", False, "none"),
+        ("k2", False, "reverse"),
+        ("k3", False, "forward"),
+        ("k1", True, "reverse"),
+        ("k3", True, "reverse"),
+    ],
+)
+def test_what_a_kl_estimator_pulls_towards(estimator: str, times_ratio: bool, divergence: str) -> None:
+    """The expected gradient while the ratio is 1, summed over a whole vocabulary, against that of a true KL."""
+    logits_V = torch.tensor([0.3, -1.0, 0.8, 0.1], dtype=torch.float64, requires_grad=True)
+    reference_V = torch.tensor([-0.5, 0.2, 0.4, 1.0], dtype=torch.float64).log_softmax(-1)
+    logprobs_V = logits_V.log_softmax(-1)
+    loss_V = kl_estimate(logprobs_V, reference_V, estimator=estimator)
+    if times_ratio:
+        loss_V = loss_V * token_ratio(logprobs_V, logprobs_V.detach())
+    expected = (logprobs_V.detach().exp() * loss_V).sum()
+    true = {
+        "reverse": (logprobs_V.exp() * (logprobs_V - reference_V)).sum(),
+        "forward": (reference_V.exp() * (reference_V - logprobs_V)).sum(),
+        "none": 0.0 * logprobs_V.sum(),
+    }[divergence]
+    found, wanted = (torch.autograd.grad(value, logits_V, retain_graph=True)[0] for value in (expected, true))
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    assert divergence == "none" or float(wanted.abs().max()) > 0.01
 
 
 def test_aggregations_average_as_they_say() -> None:

@@ -34,7 +34,10 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> LossOracle:
 
 
 def draw(lengths: list[int], seed: int = 0) -> dict[str, Tensor]:
-    """Padded float64 tensors; old, sampler and reference differ from the policy enough for clips to act."""
+    """Padded float64 tensors; old, sampler and reference differ from the policy enough for clips to act.
+
+    The sampler's values are representable in float32, in which TRL keeps them.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def noise(scale: float, *shape: int) -> Tensor:
@@ -46,7 +49,7 @@ def draw(lengths: list[int], seed: int = 0) -> dict[str, Tensor]:
         "mask": torch.tensor([[1] * n + [0] * (WIDTH - n) for n in lengths]),
         "logps": logps,
         "old": logps + noise(0.4, rows, WIDTH),
-        "sampler": logps + noise(0.6, rows, WIDTH),
+        "sampler": (logps + noise(0.6, rows, WIDTH)).float().double(),
         "reference": logps + noise(0.5, rows, WIDTH),
         "advantages": noise(1.0, rows),
     }
@@ -90,14 +93,15 @@ def theirs(oracle: LossOracle, name: str, given: dict[str, Tensor], settings: Ob
     leaf = given["logps"].clone().requires_grad_()
     importance = None
     if settings.importance_correction != "off":
-        difference = ((given["old"] if old else given["logps"]) - given["sampler"]) * given["mask"]
-        if settings.importance_level == "sequence":
-            difference = difference.sum(dim=-1, keepdim=True)
-        importance = difference.exp()
-        if settings.importance_correction == "truncate":
-            importance = importance.clamp(max=settings.importance_cap)
-        else:
-            importance = importance.masked_fill(importance > settings.importance_cap, 0.0)
+        importance = oracle.importance(
+            given["old"] if old else given["logps"],
+            given["sampler"],
+            given["mask"],
+            mode=settings.importance_correction,
+            level=settings.importance_level,
+            cap=settings.importance_cap,
+        )
+        assert importance.dtype == torch.float64
     loss = oracle.loss(
         leaf,
         given["mask"],
@@ -144,9 +148,10 @@ def test_kl_times_ratio(oracle: LossOracle, name: str, old: bool) -> None:
     agree(oracle, name, LENGTHS["ragged"], settings_of(name, beta=0.1, kl_times_ratio=True), old=old)
 
 
-@pytest.mark.parametrize("name", ["grpo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize("name", ["grpo", "dapo", "bnpo", "dr_grpo", "gspo"])
 def test_dual_clip_is_delta(oracle: LossOracle, name: str) -> None:
-    settings = settings_of(name, dual_clip=1.4)
+    # a mean over an output strays less from 1 than a token, so the bound of a sequence is set closer
+    settings = settings_of(name, eps_high=0.01, dual_clip=1.02 if name == "gspo" else 1.4)
     agree(oracle, name, LENGTHS["ragged"], settings, old=True)
     given = draw(LENGTHS["ragged"])
     without = ours(given, replace(settings, dual_clip=None), old=True, rows_counted=6)
@@ -155,10 +160,11 @@ def test_dual_clip_is_delta(oracle: LossOracle, name: str) -> None:
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
 @pytest.mark.parametrize("mode", ["truncate", "mask"])
-@pytest.mark.parametrize("name", ["dapo", "grpo", "cispo", "gspo"])
+@pytest.mark.parametrize("name", TRL_NAMES)
 def test_importance_correction(oracle: LossOracle, name: str, mode: str, level: str) -> None:
     settings = settings_of(name, beta=0.05, importance_correction=mode, importance_level=level, importance_cap=1.5)
-    agree(oracle, name, LENGTHS["ragged"], settings, old=True)
+    for old in (True, False):
+        agree(oracle, name, LENGTHS["ragged"], settings, old=old)
     given = draw(LENGTHS["ragged"])
     _, bounded = importance_weights(
         given["old"].flatten(), given["sampler"].flatten(), torch.full((6,), WIDTH), mode=mode, level=level, cap=1.5
@@ -197,19 +203,54 @@ def test_accumulation_where_the_normalisers_coincide(oracle: LossOracle, name: s
     torch.testing.assert_close(mine[1], torch.cat(gradients), rtol=1e-9, atol=1e-9)
 
 
-def test_the_comparison_can_fail(oracle: LossOracle) -> None:
-    """Negative control: another normaliser, another clip range, another KL estimator are all told apart."""
-    lengths = LENGTHS["ragged"]
-    for wrong in (
-        settings_of("grpo"),
-        settings_of("dapo", eps_low=0.01, eps_high=0.01),
-        settings_of("dapo", beta=0.1, kl_estimator="k2"),
-    ):
-        given = draw(lengths)
-        right = settings_of("dapo", beta=wrong.beta)
-        mine = ours(given, wrong, old=True, rows_counted=6)
-        peer = theirs(oracle, "dapo", given, right, old=True)
-        assert not torch.allclose(mine[1], peer[1], rtol=1e-6, atol=1e-6)
+def test_bnpo_is_the_same_for_one_micro_batch_and_another_for_two(oracle: LossOracle) -> None:
+    """TRL divides by the tokens of the micro-batch, so that its value depends on the cut; ours does not."""
+    given = draw(LENGTHS["ragged"])
+    mine = ours(given, settings_of("bnpo"), old=True, rows_counted=6)[0]
+    cuts = {}
+    for pieces in (1, 2):
+        size = 6 // pieces
+        parts = [{key: value[i : i + size] for key, value in given.items()} for i in range(0, 6, size)]
+        cuts[pieces] = sum(
+            oracle.loss(
+                part["logps"],
+                part["mask"],
+                part["advantages"],
+                loss_type="bnpo",
+                old_B_T=part["old"],
+                accumulation=pieces,
+            ).item()
+            for part in parts
+        )
+    assert cuts[1] == pytest.approx(float(mine), abs=1e-9)
+    assert cuts[2] != pytest.approx(float(mine), abs=1e-3)
+
+
+WRONG = {
+    "sequence mean for token mean": ("dapo", {"aggregation": "sequence_mean"}),
+    "another constant length": ("dr_grpo", {"constant_length": 9}),
+    "clip range": ("dapo", {"eps_low": 0.01, "eps_high": 0.01}),
+    "CISPO's bound": ("cispo", {"ratio_cap": 1.1}),
+    "ratio per token for per sequence": ("gspo", {"ratio_level": "token"}),
+    "KL estimator": ("dapo", {"kl_estimator": "k2"}),
+    "KL without the ratio": ("dapo", {"kl_times_ratio": False}),
+    "truncated for masked": ("dapo", {"importance_correction": "truncate"}),
+}
+
+
+@pytest.mark.parametrize(("name", "change"), WRONG.values(), ids=WRONG)
+def test_the_comparison_can_fail(oracle: LossOracle, name: str, change: dict[str, object]) -> None:
+    """Negative controls: one formula exchanged on our side only is told apart, in value and in gradient."""
+    right = settings_of(
+        name, beta=0.1, kl_times_ratio=True, ratio_cap=1.2, importance_correction="mask", importance_cap=1.5
+    )
+    given = draw(LENGTHS["ragged"])
+    peer = theirs(oracle, name, given, right, old=True)
+    same = ours(given, right, old=True, rows_counted=6)
+    other = ours(given, replace(right, **change), old=True, rows_counted=6)
+    assert torch.allclose(same[1], peer[1], rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(other[0], peer[0], rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(other[1], peer[1], rtol=1e-6, atol=1e-6)
 
 
 REWARDS = [

@@ -96,3 +96,29 @@ class LossOracle:
             "importance_sampling_ratio": importance_B_X,
         }
         return trainer._compute_loss(trainer.model, inputs | {k: v for k, v in optional.items() if v is not None})
+
+    def importance(
+        self, old_B_T: Tensor, sampler_B_T: Tensor, mask_B_T: Tensor, *, mode: str, level: str, cap: float
+    ) -> Tensor:
+        """TRL's own weights between vLLM and trainer, [B, T] or [B, 1], as its scoring stage computes them.
+
+        `sampler_B_T` must hold float32 values: TRL makes a float32 tensor of what the engine reports.
+        """
+        trainer = self.trainer
+        trainer.beta, trainer.use_vllm, trainer.vllm_importance_sampling_correction = 0.0, True, True
+        trainer.vllm_importance_sampling_mode = f"{level}_{mode}"
+        trainer.vllm_importance_sampling_clip_max = cap
+        lengths = mask_B_T.sum(dim=1).tolist()
+        completions = [[5] * length for length in lengths]
+        reported = [row[:length].tolist() for row, length in zip(sampler_B_T, lengths, strict=True)]
+
+        def generated(prompts: list[str]) -> tuple[Any, ...]:
+            return [[4]] * len(prompts), completions, None, ["text"] * len(prompts), reported, {}, None, None
+
+        def given(*_: Any, **__: Any) -> tuple[Tensor, None, None]:
+            return old_B_T, None, None
+
+        trainer._generate = generated  # type: ignore[method-assign]
+        trainer._get_per_token_logps_and_entropies = given  # type: ignore[method-assign]
+        rows = [{"prompt": f"question {i}"} for i in range(len(lengths))]
+        return trainer._generate_and_score_completions(rows)["importance_sampling_ratio"]

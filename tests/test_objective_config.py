@@ -1,0 +1,94 @@
+"""The objective's section of a configuration: names, bounds, and what the losses' names come to."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import pytest
+
+from spark_kernel.assembly import objective_settings
+from spark_kernel.config import ObjectiveSection, load_config
+from spark_kernel.errors import InputError
+from spark_kernel.objective.advantages import advantages
+from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            {"objective__loss": "ppo"},
+            r"objective.loss = 'ppo' is refused: .*'dapo'.*'grpo'.*'dr_grpo'.*'cispo' or 'gspo'",
+        ),
+        (
+            {"objective__advantage": "std"},
+            r"objective.advantage = 'std' is refused: .*'group_std_ddof1'.*'leave_one_out'",
+        ),
+        ({"objective__kl_estimator": "k4"}, "objective.kl_estimator = 'k4' is refused: .*'k1', 'k2' or 'k3'"),
+        ({"objective__aggregation": "mean"}, "objective.aggregation = 'mean' is refused: .*'token_mean'"),
+        (
+            {"objective__importance_correction": "clip"},
+            "objective.importance_correction = 'clip' .*'truncate' or 'mask'",
+        ),
+        ({"objective__importance_level": "word"}, "objective.importance_level = 'word' .*'token' or 'sequence'"),
+        ({"objective__eps_low": 1.0}, "objective.eps_low = 1.0 is refused: .*less than 1"),
+        ({"objective__eps_low": 0.0}, "objective.eps_low = 0.0 is refused: .*greater than 0"),
+        ({"objective__eps_high": -0.1}, "objective.eps_high = -0.1 is refused: .*greater than 0"),
+        ({"objective__eps_high": math.inf}, "objective.eps_high = inf is refused: .*finite"),
+        ({"objective__delta": math.nan}, "objective.delta = nan is refused"),
+        ({"objective__beta": -1e-3}, "objective.beta = -0.001 is refused: .*greater than or equal to 0"),
+        ({"objective__dual_clip": 1.2}, r"objective.dual_clip = 1.2 must be above 1 \+ objective.eps_high = 1.2"),
+        ({"objective__dual_clip": 3.0, "objective__loss": "cispo"}, "leave dual_clip out"),
+        ({"objective__importance_cap": 1.0}, "objective.importance_cap = 1.0 is refused: .*greater than 1"),
+        ({"objective__kind_weights": {"solve": -1.0}}, "objective.kind_weights.solve = -1.0 is refused"),
+        ({"objective__kind_weights": {"judge": 1.0}}, "'judge' is refused: .*'pointwise', 'pairwise' or 'reflection'"),
+    ],
+)
+def test_bad_objectives_are_refused_in_one_line(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_config("quickstart", **overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("estimator", ["group_std_ddof1", "group_std_ddof0", "batch_std", "leave_one_out"])
+def test_an_estimator_that_compares_needs_two_samples(estimator: str) -> None:
+    with pytest.raises(InputError, match=f"rollout.samples = 1 .*objective.advantage = {estimator}.*at least 2"):
+        load_config("quickstart", rollout__samples=1, objective__advantage=estimator)
+    assert load_config("quickstart", rollout__samples=2, objective__advantage=estimator).rollout.samples == 2
+
+
+def test_the_names_of_the_schema_are_those_that_are_built() -> None:
+    fields = ObjectiveSection.model_fields
+    assert set(get_args(fields["loss"].annotation)) == set(LOSSES)
+    for estimator in get_args(fields["advantage"].annotation):
+        assert advantages([[0.0, 1.0]], estimator=estimator, delta=1e-4)[0][0] < 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_by_name_sets_surrogate_ratio_and_aggregation(name: str) -> None:
+    config = load_config("quickstart", objective__loss=name, rollout__max_new_tokens=77)
+    built = objective_settings(config)
+    assert (built.surrogate, built.ratio_level, built.aggregation) == (
+        LOSSES[name].surrogate,
+        LOSSES[name].ratio_level,
+        LOSSES[name].aggregation,
+    )
+    assert built.constant_length == 77
+    other = load_config("quickstart", objective__loss=name, objective__aggregation="constant_length")
+    assert objective_settings(other).aggregation == "constant_length"
+
+
+def test_automatic_importance_correction_follows_the_engine() -> None:
+    for engine, expected in (("transformers", "off"), ("vllm", "truncate")):
+        built = objective_settings(load_config("quickstart", rollout__engine=engine))
+        assert (built.importance_correction, built.importance_level) == (expected, "token")
+    chosen = load_config("quickstart", rollout__engine="vllm", objective__importance_correction="off")
+    assert objective_settings(chosen).importance_correction == "off"
+
+
+def test_defaults_of_the_schema_and_of_the_plain_settings_agree() -> None:
+    section, plain = ObjectiveSection(), ObjectiveSettings()
+    for name in ObjectiveSettings.__dataclass_fields__:
+        if name in ObjectiveSection.model_fields and name not in ("aggregation", "importance_correction"):
+            assert getattr(section, name) == getattr(plain, name), name
