@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 from spark_kernel.objective.advantages import advantages
@@ -17,7 +19,7 @@ from spark_kernel.objective.importance import importance_weights
 from spark_kernel.objective.losses import normaliser
 from spark_kernel.objective.policy_loss import LossInputs, policy_loss
 from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
-from tests.helpers.trl_peer import LossOracle, make_trainer
+from tests.helpers.trl_peer import AdvantageOracle, LossOracle, make_trainer
 
 pytestmark = pytest.mark.slow
 TRL_NAMES = {"grpo": "grpo", "dr_grpo": "dr_grpo", "dapo": "dapo", "bnpo": "bnpo", "cispo": "cispo", "gspo": "grpo"}
@@ -140,6 +142,35 @@ def agree(oracle: LossOracle, name: str, lengths: list[int], settings: Objective
 def test_value_and_gradient(oracle: LossOracle, name: str, old: bool, beta: float, lengths: list[int]) -> None:
     settings = settings_of(name, beta=beta, eps_low=0.15, eps_high=0.3, ratio_cap=1.2)
     agree(oracle, name, lengths, settings, old=old)
+
+
+@hypothesis.settings(deadline=None, max_examples=150)
+@hypothesis.given(
+    name=st.sampled_from(sorted(TRL_NAMES)),
+    lengths=st.lists(st.integers(0, WIDTH), min_size=1, max_size=7).filter(any),
+    advantages_drawn=st.lists(st.sampled_from([-1.5, -0.5, 0.0, 0.25, 1.0]), min_size=7, max_size=7),
+    old=st.booleans(),
+    beta=st.sampled_from([0.0, 0.1]),
+    dual_clip=st.sampled_from([None, 1.35]),
+    seed=st.integers(0, 2**16),
+)
+def test_any_shape_mask_and_advantage(
+    oracle: LossOracle,
+    name: str,
+    lengths: list[int],
+    advantages_drawn: list[float],
+    old: bool,
+    beta: float,
+    dual_clip: float | None,
+    seed: int,
+) -> None:
+    chosen = settings_of(name, beta=beta, eps_low=0.15, eps_high=0.3, ratio_cap=1.2, dual_clip=dual_clip)
+    drawn = draw(lengths, seed)
+    drawn["advantages"] = torch.tensor(advantages_drawn[: len(lengths)], dtype=torch.float64)
+    mine = ours(drawn, chosen, old=old, rows_counted=len(lengths))
+    peer = theirs(oracle, name, drawn, chosen, old=old)
+    torch.testing.assert_close(mine[0], peer[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(mine[1], peer[1], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["old absent", "old given"])
@@ -283,3 +314,27 @@ def test_advantages(estimator: str, tmp_path: Path) -> None:
         assert (value is None) == (reward is None)
         assert other == pytest.approx(value or 0.0, abs=1e-6)
     assert mine[6:9] == [0.0, 0.0, 0.0]
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> AdvantageOracle:
+    return AdvantageOracle(tmp_path_factory.mktemp("trl-advantages"), groups=4, size=3)
+
+
+@hypothesis.settings(deadline=None, max_examples=150)
+@hypothesis.given(
+    estimator=st.sampled_from(sorted(SCALES)),
+    rewards=st.lists(
+        st.lists(st.one_of(st.none(), st.integers(0, 8).map(lambda k: k / 8)), min_size=3, max_size=3),
+        min_size=4,
+        max_size=4,
+    ),
+)
+def test_advantages_of_any_graded_rewards(
+    scorer: AdvantageOracle, estimator: str, rewards: list[list[float | None]]
+) -> None:
+    """Eighths are exact in float32, so that TRL's rounding of rewards has no part in the comparison."""
+    peer = scorer.advantages(rewards, scale=SCALES[estimator])
+    mine = advantages(rewards, estimator=estimator, delta=1e-4)
+    for value, other in zip([a for row in mine for a in row], [a for row in peer for a in row], strict=True):
+        assert other == pytest.approx(value or 0.0, rel=1e-6, abs=1e-6)

@@ -112,13 +112,36 @@ class LossOracle:
         completions = [[5] * length for length in lengths]
         reported = [row[:length].tolist() for row, length in zip(sampler_B_T, lengths, strict=True)]
 
-        def generated(prompts: list[str]) -> tuple[Any, ...]:
-            return [[4]] * len(prompts), completions, None, ["text"] * len(prompts), reported, {}, None, None
-
         def given(*_: Any, **__: Any) -> tuple[Tensor, None, None]:
             return old_B_T, None, None
 
-        trainer._generate = generated  # type: ignore[method-assign]
+        trainer._generate = lambda prompts: _generated(completions, reported)  # type: ignore[method-assign]
         trainer._get_per_token_logps_and_entropies = given  # type: ignore[method-assign]
         rows = [{"prompt": f"question {i}"} for i in range(len(lengths))]
         return trainer._generate_and_score_completions(rows)["importance_sampling_ratio"]
+
+
+class AdvantageOracle:
+    """TRL's own advantages of given rewards: its scoring stage without its generation."""
+
+    def __init__(self, folder: Path, *, groups: int, size: int) -> None:
+        self.size = size
+        self._rewards: list[float | None] = []
+        self.trainer = make_trainer(folder, lambda **_: self._rewards, num_generations=size, batch=groups * size)
+        self.trainer.model.train()
+        completions = [[5]] * (groups * size)
+        self.trainer._generate = lambda prompts: _generated(completions, None)  # type: ignore[method-assign]
+
+    def advantages(self, rewards_P_G: list[list[float | None]], *, scale: str) -> list[list[float]]:
+        """Advantages [P][G]; `scale` is TRL's `scale_rewards`."""
+        self._rewards = [reward for rewards in rewards_P_G for reward in rewards]
+        self.trainer.scale_rewards = scale
+        rows = [{"prompt": f"question {i}"} for i in range(len(rewards_P_G)) for _ in range(self.size)]
+        flat = self.trainer._generate_and_score_completions(rows)["advantages"].tolist()
+        return [flat[i : i + self.size] for i in range(0, len(flat), self.size)]
+
+
+def _generated(completions: list[list[int]], reported: list[list[float]] | None) -> tuple[Any, ...]:
+    """What TRL's `_generate` returns: prompt and completion ids, texts, the engine's log-probabilities."""
+    rows = len(completions)
+    return [[4]] * rows, completions, None, ["text"] * rows, reported, {}, None, None
