@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spark_kernel.objective.advantages import advantages, has_zero_variance
@@ -56,13 +56,26 @@ def test_leave_one_out_compares_with_the_mean_of_the_others(rewards: list[float 
             assert row[index] == pytest.approx(reward - statistics.fmean(others), abs=1e-12)
 
 
-def test_equal_graded_rewards_are_exactly_zero_even_with_no_delta() -> None:
-    third = 1 / 3
-    for estimator in ("group_std_ddof1", "group_std_ddof0", "mean_only", "leave_one_out", "batch_std"):
-        rows = advantages([[third] * 8, [0.1, 0.9, None]], estimator=estimator, delta=1e-9)
-        assert rows[0] == (0.0,) * 8
-        assert rows[1][0] is not None
-        assert rows[1][0] < 0
+ESTIMATORS = ("group_std_ddof1", "group_std_ddof0", "mean_only", "leave_one_out", "batch_std")
+
+
+@given(st.fractions(0, 1, max_denominator=60).map(float), st.integers(1, 16), st.integers(0, 3))
+@example(0.2, 3, 0)
+@example(0.7, 3, 1)
+def test_equal_graded_rewards_are_exactly_zero_even_with_no_delta(reward: float, count: int, missing: int) -> None:
+    """The mean of three rewards of 0.2 is not 0.2: without care, rounding over a tiny deviation is an advantage."""
+    for estimator in ESTIMATORS:
+        for delta in (0.0, 1e-9):
+            equal: list[float | None] = [reward] * count + [None] * missing
+            rows = advantages([equal, [0.1, 0.9, None]], estimator=estimator, delta=delta)
+            assert rows[0] == (0.0,) * count + (None,) * missing
+            assert rows[1][0] is not None
+            assert rows[1][0] < 0
+
+
+def test_the_mean_of_equal_rewards_is_not_always_that_reward() -> None:
+    """Control of the test above: its first example does need the care."""
+    assert math.fsum([0.2] * 3) / 3 != 0.2
 
 
 def test_batch_std_divides_all_groups_by_the_same_deviation() -> None:
