@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --timeout 600
 TEST_MODEL := smollm2-135m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test test-fast test-model lint format typecheck clean
+.PHONY: help setup setup-dev run test test-fast test-model bench lint format typecheck clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ test-model: setup-dev
 			echo "make test: the tests need the model $(TEST_MODEL) and it cannot be had (see above)." >&2; exit 1; \
 		fi; \
 		echo "make test: going on without the model $(TEST_MODEL); the tests marked \"model\" are skipped." >&2; }
+
+bench:  ## ours beside its peers, timed; results go to benchmarks/results/
+	@$(SETUP) --extra bench
+	@$(BIN)/workbench bench $(ARGS)
 
 lint: setup-dev  ## ruff: rules and format
 	@$(BIN)/python -m ruff check .

