@@ -12,8 +12,10 @@ from spark_kernel.config import RunConfig
 from spark_kernel.errors import InputError
 from spark_kernel.evaluate.held_out import EvaluationSettings
 from spark_kernel.learner.learner import Learner
+from spark_kernel.learner.optimizers import STATE_BYTES, check_optimizer
 from spark_kernel.learner.selection import planned_steps
 from spark_kernel.learner.settings import LearnerSettings
+from spark_kernel.models import memory
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.load import load_encoder
 from spark_kernel.models.policy import Policy, load_policy
@@ -36,13 +38,14 @@ PROMPTS_CHECKED = 200
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything a trainer drives."""
+    """Everything a trainer drives. `config`: the run's, with what was planned from memory filled in."""
 
     policy: Policy
     engine: RolloutEngine
     learner: Learner
     stream: ProblemStream
     pool: VerifierPool
+    config: RunConfig
 
     def close(self) -> None:
         """Release worker processes and engine; calling it twice is fine."""
@@ -111,6 +114,7 @@ def learner_settings(config: RunConfig) -> LearnerSettings:
     section = config.learner
     return LearnerSettings(
         learning_rate=section.learning_rate,
+        optimizer=section.optimizer,
         horizon_steps=config.rounds * _steps_per_round(config),
         schedule=section.schedule,
         warmup_share=section.warmup_share,
@@ -120,7 +124,7 @@ def learner_settings(config: RunConfig) -> LearnerSettings:
         max_grad_norm=section.max_grad_norm,
         minibatch_sequences=section.minibatch_sequences,
         epochs=section.epochs,
-        micro_batch_tokens=section.micro_batch_tokens,
+        micro_batch_tokens=section.micro_batch_tokens or memory.MOST_TOKENS["cpu"],
         shared_prefix=section.shared_prefix,
         temperature=config.rollout.temperature,
         seed=config.seed,
@@ -161,6 +165,7 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    check_optimizer(config.learner.optimizer)
     verify = config.verify
     pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
     try:
@@ -168,11 +173,38 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
         policy = load_policy(model_settings(config))
         if config.model.gradient_checkpointing:
             policy.checkpoint_gradients()
+        config = with_batch_plan(config, policy)
         learner = Learner(policy, objective_settings(config), learner_settings(config), images_root=images_root)
-        return Parts(policy, make_engine(config, policy), learner, stream, pool)
+        return Parts(policy, make_engine(config, policy), learner, stream, pool, config)
     except BaseException:
         pool.close()
         raise
+
+
+def with_batch_plan(config: RunConfig, policy: Policy) -> RunConfig:
+    """The configuration with batch sizes that it leaves open planned from the memory that is free now."""
+    open_tokens, open_rows = config.learner.micro_batch_tokens is None, config.rollout.batch_size is None
+    if not (open_tokens or open_rows):
+        return config
+    shape = memory.shape_of(policy.network, autocast=policy.loaded.autocast)
+    free, device = memory.free_bytes(policy.device), policy.device.type
+    state = memory.training_state_bytes(
+        shape,
+        optimizer_bytes=STATE_BYTES[config.learner.optimizer],
+        reference_copy=config.objective.beta > 0 and not policy.has_adapter,
+    )
+    if open_tokens:
+        per_token = memory.training_bytes_per_token(
+            shape, samples=config.rollout.samples, checkpointing=policy.gradient_checkpointing
+        )
+        tokens = memory.plan_micro_batch_tokens(free, per_token, state + memory.head_bytes(shape), device)
+        config = config.model_copy(update={"learner": config.learner.model_copy(update={"micro_batch_tokens": tokens})})
+    if open_rows:
+        longest = min(config.rollout.max_prompt_tokens + config.rollout.max_new_tokens, policy.loaded.context_length)
+        per_row = memory.decoding_bytes_per_row(shape, tokens=longest)
+        rows = memory.plan_decode_rows(max(0, free - state), per_row, device)
+        config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"batch_size": rows})})
+    return config
 
 
 def make_engine(config: RunConfig, policy: Policy) -> RolloutEngine:
@@ -182,7 +214,8 @@ def make_engine(config: RunConfig, policy: Policy) -> RolloutEngine:
         InputError: an engine that this installation does not have.
     """
     if config.rollout.engine == "transformers":
-        return TransformersEngine(policy, batch_size=config.rollout.batch_size)
+        rows = config.rollout.batch_size
+        return TransformersEngine(policy) if rows is None else TransformersEngine(policy, batch_size=rows)
     raise InputError('rollout.engine = "vllm" is not built yet: use "transformers".')
 
 

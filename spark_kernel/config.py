@@ -102,8 +102,9 @@ class RolloutSection(Section):
     """Longest judge output, in tokens; none: as max_new_tokens."""
     max_prompt_tokens: int = Field(8192, ge=1)
     """Longest prompt, in tokens; a longer task is excluded, with its reason recorded."""
-    batch_size: int = Field(512, ge=1)
-    """Rows decoded side by side by the transformers engine."""
+    batch_size: int | None = Field(None, ge=1)
+    """Rows decoded side by side by the transformers engine; none: planned from free memory when the run starts, and
+    stored with it."""
 
 
 class VerifySection(Section):
@@ -224,6 +225,8 @@ class LearnerSection(Section):
 
     learning_rate: float = Field(5e-7, gt=0.0)
     """Peak learning rate."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """AdamW, fused where available; or with its moments in 8 bits (bitsandbytes), a quarter of the state's memory."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape after the warm-up."""
     warmup_share: float = Field(0.03, ge=0.0, le=1.0)
@@ -240,8 +243,9 @@ class LearnerSection(Section):
     """Sequences per optimizer step, rounded to whole groups; none: the whole period in one step."""
     epochs: int = Field(1, ge=1, le=64)
     """Passes over a period's groups."""
-    micro_batch_tokens: int = Field(16384, ge=1)
-    """Tokens (prompt once per group + outputs, padding included) computed side by side."""
+    micro_batch_tokens: int | None = Field(None, ge=1)
+    """Tokens (prompt once per group + outputs, padding included) computed side by side; none: planned from free memory
+    when the run starts, and stored with it."""
     shared_prefix: bool = True
     """Compute the prompt of a group once."""
 

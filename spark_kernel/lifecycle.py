@@ -40,7 +40,8 @@ from spark_kernel.trainer import TRAINER_STATE, Trainer
 def start_run(config: RunConfig, path: str | Path, *, listeners: Sequence[Listener] = ()) -> Trainer:
     """A new run in a new or empty folder, before its first round.
 
-    The number of CPU threads is written into the run's configuration: results depend on it.
+    The number of CPU threads, and batch sizes that are planned from memory, are written into the run's configuration:
+    results depend on them.
 
     Raises:
         InputError: anything in configuration, problems or model that cannot work.
@@ -52,11 +53,11 @@ def start_run(config: RunConfig, path: str | Path, *, listeners: Sequence[Listen
     config = config.model_copy(update={"threads": config.threads or torch.get_num_threads()})
     parts = assemble(config, images_root=run.absolute())
     try:
-        writer = RunWriter.create(run, config.to_yaml(), describe_environment())
+        writer = RunWriter.create(run, parts.config.to_yaml(), describe_environment())
     except BaseException:
         parts.close()
         raise
-    return Trainer(config, writer, parts, _beginning(0), listeners)
+    return Trainer(parts.config, writer, parts, _beginning(0), listeners)
 
 
 def resume_run(path: str | Path, *, listeners: Sequence[Listener] = ()) -> Trainer:
@@ -130,7 +131,8 @@ def fork_run(
         raise RunFolderError(f"{run} holds a run already: choose another name.")
     parts = assemble(config, images_root=run)
     try:
-        writer = RunWriter.create(run, config.to_yaml(), describe_environment(), parent=ParentRun(info.name, at))
+        settings = parts.config.to_yaml()
+        writer = RunWriter.create(run, settings, describe_environment(), parent=ParentRun(info.name, at))
     except BaseException:
         parts.close()
         raise
@@ -145,7 +147,7 @@ def fork_run(
         elif first_round(info) > 1:
             raise RunFolderError(f"{parent} is a fork without a sound checkpoint: it cannot be forked again.")
         history = (parent, parent / INHERITED)
-        trainer = Trainer(config, writer, parts, state, listeners, history)
+        trainer = Trainer(parts.config, writer, parts, state, listeners, history)
         _replay(trainer, at)
         _copy_history(trainer, history)
         trainer.checkpoint()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spark_kernel.errors import ModelError
 from spark_kernel.learner.learner import Learner
+from spark_kernel.learner.optimizers import optimizer_tensors, restore_state
 from spark_kernel.learner.progress import UpdateProgress
 from spark_kernel.models.load import no_progress_bars
 
@@ -30,8 +31,8 @@ def save_learner(learner: Learner, folder: Path) -> None:
     state.mkdir()
     tensors: dict[str, Tensor] = {}
     for index, (_, parameter) in enumerate(learner.policy.trainable):
-        for name, value in learner.optimizer.state.get(parameter, {}).items():
-            tensors[f"{index}/{name}"] = value.detach().cpu().contiguous().clone()
+        for name, tensor in optimizer_tensors(learner.optimizer, parameter).items():
+            tensors[f"{index}/{name}"] = tensor
     progress = learner.progress
     if progress is not None:
         tensors |= {f"progress/{name}": tensor for name, tensor in progress.tensors().items()}
@@ -59,13 +60,9 @@ def load_learner(learner: Learner, folder: Path) -> None:
     _load_weights(learner, folder)
     tensors = load_file(state_folder / "optimizer.safetensors")
     for index, (_, parameter) in enumerate(trainable):
-        state = {
-            key.split("/", 1)[1]: tensor.to(parameter.device)
-            for key, tensor in tensors.items()
-            if key.split("/", 1)[0] == str(index)
-        }
+        state = {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.split("/", 1)[0] == str(index)}
         if state:
-            learner.optimizer.state[parameter] = state
+            restore_state(learner.optimizer, parameter, state)
     learner.steps_taken = meta["steps_taken"]
     learner.progress = None
     learner.policy.finish_update(meta["version"])

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from spark_kernel.errors import NonFiniteError, StopCheck, Stopped
 from spark_kernel.keyed_random import content_hash
+from spark_kernel.learner.optimizers import make_optimizer
 from spark_kernel.learner.progress import Totals, UpdateProgress
 from spark_kernel.learner.schedule import learning_rate
 from spark_kernel.learner.selection import TrainingGroup, micro_batches, minibatches, select
@@ -62,13 +63,7 @@ class Learner:
             policy.network, shared=settings.shared_prefix, checkpointing=policy.gradient_checkpointing
         )
         self.notes = (self.form.note,) if self.form.note else ()
-        self.optimizer = torch.optim.AdamW(
-            [parameter for _, parameter in policy.trainable],
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=policy.device.type in ("cpu", "cuda"),
-        )
+        self.optimizer = make_optimizer([parameter for _, parameter in policy.trainable], settings, policy.device)
         needs_copy = objective.beta > 0 and not policy.has_adapter
         self._reference: Any | None = copy.deepcopy(policy.network).requires_grad_(False) if needs_copy else None
 

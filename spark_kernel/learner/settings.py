@@ -15,6 +15,7 @@ class LearnerSettings:
 
     learning_rate: float
     horizon_steps: int
+    optimizer: str = "adamw"
     schedule: str = "cosine"
     warmup_share: float = 0.03
     floor_share: float = 0.1
