@@ -141,7 +141,13 @@ def make_stream(config: RunConfig, pool: VerifierPool) -> ProblemStream:
     source = make_source(config.problems.source, config.problems.options, config.seed)
     if config.problems.worked_examples:
         source = WithWorkedExamples(source)
-    checker = _ProblemChecker(config, load_encoder(model_settings(config)), pool)
+    encoder, context_length = load_encoder(model_settings(config))
+    if config.rollout.max_new_tokens >= context_length:
+        raise InputError(
+            f"rollout.max_new_tokens = {config.rollout.max_new_tokens} leaves no room for a prompt: the context of "
+            f"{config.model.path} is {context_length} tokens. Lower it."
+        )
+    checker = _ProblemChecker(config, encoder, context_length, pool)
     stream = ProblemStream(
         source,
         seed=config.seed,
@@ -149,7 +155,9 @@ def make_stream(config: RunConfig, pool: VerifierPool) -> ProblemStream:
         on_bad_problem=config.problems.on_bad_problem,
         check_problems=checker.check,
     )
-    if stream.trainable_count is not None and stream.trainable_count < config.problems.per_round:
+    if stream.trainable_count is None:
+        stream.take(0, config.problems.per_round, round=1)  # a first look: taking is repeatable
+    elif stream.trainable_count < config.problems.per_round:
         raise InputError(
             f"problems.per_round = {config.problems.per_round} asks for more problems than there are: "
             f"{stream.trainable_count} can be trained on (the rest is held out or bad). Lower problems.per_round."
@@ -249,8 +257,9 @@ def evaluation_settings(config: RunConfig) -> EvaluationSettings:
 class _ProblemChecker:
     """Checks gold answers of all problems, and the length of the first prompts."""
 
-    def __init__(self, config: RunConfig, encoder: PromptEncoder, pool: VerifierPool) -> None:
+    def __init__(self, config: RunConfig, encoder: PromptEncoder, context_length: int, pool: VerifierPool) -> None:
         self._config = config
+        self._context_length = context_length
         self._encoder = encoder
         self._pool = pool
         self._measured = 0
@@ -275,6 +284,12 @@ class _ProblemChecker:
                 return (
                     f"The prompt of problem {problem.id} has {length} tokens, more than rollout.max_prompt_tokens = "
                     f"{limit}: raise it, or leave the problem out."
+                )
+            longest = self._config.rollout.max_new_tokens
+            if length + longest > self._context_length:
+                return (
+                    f"The prompt of problem {problem.id} has {length} tokens; with rollout.max_new_tokens = {longest} "
+                    f"it does not fit the model's context of {self._context_length}: lower that, or leave it out."
                 )
         return None
 

@@ -238,6 +238,12 @@ def test_bad_input_is_refused_before_a_folder_is_made(base: Path, finished: Path
         "more problems than there are": {"problems__per_round": 1000},
         "no model": {"model__path": "nowhere/at/all"},
         r"max_prompt_tokens = 20": {"rollout__max_prompt_tokens": 20},
+        r"max_new_tokens = 4000 leaves no room for a prompt": {"rollout__max_new_tokens": 4000},
+        r"max_new_tokens = 2040 it does not fit the model's context of 2048": {"rollout__max_new_tokens": 2040},
+        r"does not fit the model's context of": {
+            "rollout__max_new_tokens": 2040,
+            "problems": {"source": "arithmetic", "options": {}, "per_round": 2},
+        },
         'problem source "nosuch"': {"problems__source": "nosuch"},
     }
     for message, overrides in cases.items():

@@ -116,23 +116,28 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     model.to(device)
     model.eval()
     use_grouped_attention(model)
-    text_config = model.config.get_text_config()
     return LoadedModel(
         model=model,
         encoder=encoder,
         device=device,
         autocast=settings.dtype == "auto" and device.type == "cuda",
-        context_length=int(getattr(text_config, "max_position_embeddings", 0) or 2**31),
+        context_length=_context_length(model.config),
     )
 
 
-def load_encoder(settings: ModelSettings) -> PromptEncoder:
-    """The encoder alone, for checks that come before the weights are loaded.
+def load_encoder(settings: ModelSettings) -> tuple[PromptEncoder, int]:
+    """The encoder and the context length, for checks that come before the weights are loaded.
 
     Raises:
         ModelError: as `load_model`.
     """
-    return _load_encoder(settings, resolve_model(settings.path))[0]
+    encoder, config = _load_encoder(settings, resolve_model(settings.path))
+    return encoder, _context_length(config)
+
+
+def _context_length(config: Any) -> int:
+    """Most tokens of prompt and output together; without a bound in the configuration, practically none."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2**31)
 
 
 def _load_encoder(settings: ModelSettings, source: str) -> tuple[PromptEncoder, Any]:
