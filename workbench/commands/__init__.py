@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging as stdlib_logging
 from pathlib import Path
 
 from spark_kernel.errors import InputError
@@ -26,3 +27,4 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
+    stdlib_logging.getLogger("bitsandbytes").setLevel(stdlib_logging.ERROR)  # peft imports it where it is installed
