@@ -1,0 +1,55 @@
+"""The look of our panels: JupyterLab's own colours, so that light and dark themes both fit; scoped to our class."""
+
+from __future__ import annotations
+
+import html
+
+import ipywidgets as widgets
+
+CSS = """
+<style>
+.spark-panel { color: var(--jp-ui-font-color1); font-size: var(--jp-ui-font-size1, 13px); max-width: 1100px; }
+.spark-panel .spark-row { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; }
+.spark-panel .spark-muted { color: var(--jp-ui-font-color1); opacity: .85; }
+.spark-panel .spark-note { border-left: 3px solid var(--jp-brand-color1, #1976d2); padding: 2px 8px; margin: 4px 0; }
+.spark-panel .spark-error { border-left: 3px solid var(--jp-error-color1, #c62828); padding: 2px 8px; margin: 4px 0; }
+.spark-panel .spark-pill { display: inline-block; padding: 0 8px; border-radius: 9px; font-weight: 600;
+  border: 1px solid var(--jp-border-color1, #777); }
+.spark-panel table.spark-table { border-collapse: collapse; margin: 4px 0; }
+.spark-panel table.spark-table th, .spark-panel table.spark-table td { text-align: left; padding: 2px 10px 2px 0;
+  border-bottom: 1px solid var(--jp-border-color2, #999); vertical-align: top; }
+.spark-panel pre.spark-text { white-space: pre-wrap; overflow-wrap: anywhere; margin: 2px 0;
+  font-family: var(--jp-code-font-family, monospace); font-size: var(--jp-code-font-size, 13px); }
+</style>
+"""
+
+
+def panel(*children: widgets.Widget) -> widgets.VBox:
+    """A column that our style applies to."""
+    box = widgets.VBox([widgets.HTML(CSS), *children])
+    box.add_class("spark-panel")
+    return box
+
+
+def row(*children: widgets.Widget) -> widgets.Box:
+    """Widgets side by side that wrap where the page is narrow."""
+    return widgets.Box(
+        list(children), layout=widgets.Layout(flex_flow="row wrap", align_items="center", grid_gap="6px")
+    )
+
+
+def note(text: str, *, error: bool = False) -> str:
+    """A sentence as HTML: marked as error or not; empty for no text."""
+    if not text:
+        return ""
+    kind, role = ("spark-error", "alert") if error else ("spark-note", "status")
+    return f'<div class="{kind}" role="{role}">{html.escape(text)}</div>'
+
+
+def table(rows: list[tuple[str, str]], caption: str = "") -> str:
+    """Names and values as an HTML table; both are escaped."""
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>' for name, value in rows
+    )
+    head = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f'<table class="spark-table">{head}<tbody>{body}</tbody></table>'
