@@ -8,8 +8,10 @@ The head's weights and their gradient are subtracted: both grow with the vocabul
 from __future__ import annotations
 
 import json
+import re
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -42,7 +44,10 @@ def _pass(form: str, hidden: torch.Tensor, targets: torch.Tensor, head: OutputHe
 def _peak(device: str) -> float:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux hands ru_maxrss on from parent to child, this one not
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1024  # type: ignore[index]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
 
 
 if __name__ == "__main__":
