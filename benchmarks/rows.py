@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks import peers
-from benchmarks.measuring import Row, interleaved, matrix_rate, seconds_of, timed_row
+from benchmarks.measuring import Row, Timing, interleaved, matrix_rate, seconds_of, timed_row
 from benchmarks.shapes import (
     Scale,
     make_groups,
@@ -107,8 +107,11 @@ def _update_row(bench: Bench, shape: str, prompt: int, output: int, *, ragged: b
         f"TRL, {best} rows a pass": lambda: peers.trl_update(trainer, batch, best),
     }
     timings = interleaved(contestants, bench.scale.repeats, bench.device)
+    for micro in trials.keys() - {best}:  # measured once, to show what the choice is worth
+        timings[f"TRL, {micro} rows a pass"] = Timing(f"TRL, {micro} rows a pass", (trials[micro],))
     computed = tokens + bench.scale.groups * prompt
-    flops = 6.0 * parameter_count(policy.network) * computed
+    head = policy.network.get_output_embeddings().weight.numel()
+    flops = 6.0 * ((parameter_count(policy.network) - head) * computed + head * tokens)
     return timed_row(
         f"update, {shape} shape ({prompt} + {output}, n {bench.scale.samples}{', ragged' if ragged else ''})",
         timings,
@@ -212,7 +215,7 @@ def sampling_rows(bench: Bench) -> list[Row]:
 
 def memory_rows(bench: Bench) -> list[Row]:
     """Peak memory of the log-probability pass and its backward pass, at two vocabularies with the same chunk."""
-    rows, toy = 512 if bench.scale.hidden > 64 else 64, bench.scale.hidden <= 64
+    rows, toy = 2048 if bench.scale.hidden > 64 else 64, bench.scale.hidden <= 64
     vocabularies = (1024, 4096) if toy else (8192, 131_072)
     values = {
         f"{name}, V = {vocabulary}": _peak_in_a_process(form, rows, bench.scale.hidden, vocabulary, bench.device)

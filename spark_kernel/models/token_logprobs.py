@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 CHUNK_LOGITS = 1 << 25
 """Logits alive at once: tokens in a chunk times the vocabulary. In float32 that is 128 MiB."""
+WEIGHT_BLOCK = 1 << 22
+"""Elements of the head's gradient that are computed at once where they have to change precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +163,19 @@ class _LinearLogprobs(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[chunk] = narrow @ matrix
             if grad_weight is not None:
-                grad_weight += narrow.t() @ hidden[chunk]
+                _add_product(grad_weight, narrow, hidden[chunk])
             del slope, narrow
         return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def _add_product(grad_weight: Tensor, slope: Tensor, hidden: Tensor) -> None:
+    """grad_weight [V, H] += slope [N, V]^T hidden [N, H], without a second tensor of that size."""
+    if grad_weight.dtype == hidden.dtype:
+        grad_weight.addmm_(slope.t(), hidden)
+        return
+    block = max(1, WEIGHT_BLOCK // hidden.shape[-1])
+    for part in _chunks(len(grad_weight), block):
+        grad_weight[part] += slope[:, part].t() @ hidden
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
