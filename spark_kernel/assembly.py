@@ -30,10 +30,14 @@ from spark_kernel.records import Problem
 from spark_kernel.rollout.engine import RolloutEngine
 from spark_kernel.rollout.roll_out import RollOutSettings
 from spark_kernel.rollout.transformers_engine import TransformersEngine
+from spark_kernel.rollout.vllm_engine import VllmEngine, VllmSettings
+from spark_kernel.rollout.vllm_install import check_vllm
 from spark_kernel.verify.pool import VerifierPool
 
 PROMPTS_CHECKED = 200
 """Problems whose prompts are measured before training starts; later ones that do not fit become exclusions."""
+VLLM_CPU_CACHE_GIB = 1.0
+"""vLLM's key-value cache on a CPU where the configuration names no size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,8 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     check_optimizer(config.learner.optimizer)
+    if config.rollout.engine == "vllm":
+        check_vllm()
     verify = config.verify
     pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
     try:
@@ -219,12 +225,33 @@ def make_engine(config: RunConfig, policy: Policy) -> RolloutEngine:
     """The configured rollout engine.
 
     Raises:
-        InputError: an engine that this installation does not have.
+        InputError: an engine that this installation does not have, or that cannot run this model.
     """
-    if config.rollout.engine == "transformers":
-        rows = config.rollout.batch_size
-        return TransformersEngine(policy) if rows is None else TransformersEngine(policy, batch_size=rows)
-    raise InputError('rollout.engine = "vllm" is not built yet: use "transformers".')
+    if config.rollout.engine == "vllm":
+        return VllmEngine(policy.encoder, policy, vllm_settings(config, policy))
+    rows = config.rollout.batch_size
+    return TransformersEngine(policy) if rows is None else TransformersEngine(policy, batch_size=rows)
+
+
+def vllm_settings(config: RunConfig, policy: Policy) -> VllmSettings:
+    """The section of vLLM as plain settings, with what it leaves open decided by the device."""
+    section, loaded = config.rollout.vllm, policy.loaded
+    on_gpu = loaded.device.type == "cuda"
+    longest = max(config.rollout.max_new_tokens, config.rollout.verdict_max_new_tokens or 0)
+    cache = section.cache_gib if section.cache_gib is not None or on_gpu else VLLM_CPU_CACHE_GIB
+    merged = section.lora_sync == "merged" or (section.lora_sync == "auto" and not on_gpu)
+    return VllmSettings(
+        device=loaded.device.type,
+        dtype="bfloat16" if loaded.autocast else str(next(policy.network.parameters()).dtype).removeprefix("torch."),
+        # One token more than is sampled: vLLM scores a prompt only together with a token that follows it.
+        max_model_len=min(config.rollout.max_prompt_tokens + longest + 1, loaded.context_length),
+        cache_bytes=None if cache is None else int(cache * 2**30),
+        memory_share=section.memory_share,
+        enforce_eager=not on_gpu if section.enforce_eager is None else section.enforce_eager,
+        sleeps=section.sleep,
+        adapter_only=not merged,
+        seed=config.seed,
+    )
 
 
 def roll_out_settings(config: RunConfig) -> RollOutSettings:

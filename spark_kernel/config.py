@@ -83,11 +83,28 @@ class ProblemsSection(Section):
     """What to do with a malformed record: stop with its file and line, or skip it and record an exclusion."""
 
 
+class VllmSection(Section):
+    """vLLM in the training process (docs/vllm.md). Used with rollout.engine = vllm."""
+
+    memory_share: float = Field(0.4, gt=0.0, lt=1.0)
+    """Share of the GPU's memory for vLLM's weights and cache; the learner needs the rest. No effect on a CPU."""
+    cache_gib: float | None = Field(None, gt=0.0)
+    """Size of the key-value cache; none: what memory_share leaves on a GPU, 1 GiB on a CPU."""
+    enforce_eager: bool | None = None
+    """Run without compiled graphs, which starts fastest; none: on a CPU yes, on a GPU no."""
+    lora_sync: Literal["auto", "adapter", "merged"] = "auto"
+    """What is pushed after an update of a LoRA adapter: its own bytes, or the weights with it merged; auto: adapter on
+    a GPU, merged on a CPU, where vLLM's adapter kernels cost more than the larger push."""
+    sleep: bool = True
+    """On a GPU: give vLLM's memory to the learner during updates."""
+
+
 class RolloutSection(Section):
     """Sampling."""
 
     engine: Literal["transformers", "vllm"] = "transformers"
     """What samples: the training process's own model, or vLLM."""
+    vllm: VllmSection = VllmSection()
     samples: int = Field(8, ge=1, le=1024)
     """n: outputs per task."""
     temperature: float = Field(1.0, gt=0.0, le=10.0)

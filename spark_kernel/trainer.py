@@ -383,6 +383,7 @@ class Trainer:
         """The learner's update; not once more where it was done already but could not be written down (disk full)."""
         flight = self.state.flight
         if self._unrecorded is None or self._unrecorded[0] != (flight.round, flight.stage):
+            self.parts.engine.sleep()
             result = self.parts.learner.update(
                 groups,
                 period=stage.period,
@@ -390,6 +391,7 @@ class Trainer:
                 on_progress=self._progress,
                 check_stop=self.stop.check,
             )
+            self.parts.engine.wake()
             self.parts.engine.sync(self.parts.policy)
             flight.updates.append(result[0])
             self._unrecorded = ((flight.round, flight.stage), result)

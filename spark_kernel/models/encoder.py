@@ -143,10 +143,8 @@ class PromptEncoder:
                 f"The model {self.name} reads no images, but {prompts[0].task_id} has some: "
                 "use a vision-language model."
             )
-        from spark_kernel.problems.images import open_image  # needs PIL, which a text-only machine may lack
-
         texts = [self.chat_text(prompt.messages) for prompt in prompts]
-        images = [[open_image(path, MAX_IMAGE_PIXELS) for path in self._placed(prompt)] for prompt in prompts]
+        images = [self.open_images(prompt) for prompt in prompts]
         batch = self.processor(
             text=texts,
             images=images,
@@ -156,6 +154,12 @@ class PromptEncoder:
             return_tensors="pt",
         )
         return {name: tensor for name, tensor in batch.items() if isinstance(tensor, Tensor)}
+
+    def open_images(self, prompt: Prompt) -> list[Any]:
+        """The prompt's images, decoded, in the order in which its messages show them."""
+        from spark_kernel.problems.images import open_image  # needs PIL, which a text-only machine may lack
+
+        return [open_image(path, MAX_IMAGE_PIXELS) for path in self._placed(prompt)]
 
     def _placed(self, prompt: Prompt) -> list[Any]:
         """The image files in the order in which the messages show them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 
 from spark_kernel.errors import ModelError, StaleEngineError
+from spark_kernel.models.group_forward import shared_prefix_hidden
 from spark_kernel.models.load import LoadedModel, load_model, no_progress_bars
-from spark_kernel.models.settings import LoraSettings, ModelSettings
+from spark_kernel.models.settings import Adapter, LoraSettings, ModelSettings
+from spark_kernel.models.token_logprobs import output_projection, token_logprobs
+from spark_kernel.prompts.prompt import Prompt
+
+SCORED_TOGETHER = 32
+"""Prompts whose outputs are scored in one pass."""
 
 
 class Policy:
@@ -103,32 +109,61 @@ class Policy:
         """Whether adapters are trained rather than all weights."""
         return self._peft is not None
 
-    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Full weights under the base model's names, adapters merged; tied weights once."""
-        if self._peft is None:
-            yield from self.network.state_dict().items()
-            return
-        self._peft.merge_adapter()
-        try:
-            for name, tensor in self.network.state_dict().items():
-                if "lora_" not in name:
-                    yield name.replace(".base_layer.", "."), tensor.clone()
-        finally:
-            self._peft.unmerge_adapter()
+    def named_tensors(self, *, merged: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """Full weights under the base model's names, adapters merged or left out; the model itself is not touched."""
+        layers = dict(self.network.named_modules()) if self._peft is not None else {}
+        for name, tensor in self.network.state_dict().items():
+            if "lora_" in name:
+                continue
+            module, inside, parameter = name.rpartition(".base_layer.")
+            if inside and merged and parameter == "weight":
+                tensor = _merged_weight(layers[module])
+            yield (f"{module}.{parameter}" if inside else name), tensor
 
-    def adapter(self) -> Mapping[str, Tensor] | None:
-        """The adapter's tensors, or None where all weights are trained."""
+    def adapter(self) -> Adapter | None:
+        """The adapter, or None where all weights are trained."""
         if self._peft is None:
             return None
-        return {name: parameter.detach() for name, parameter in self.trainable}
+        from peft import get_peft_model_state_dict
+
+        config = self._peft.peft_config["default"].to_dict()
+        return Adapter(
+            get_peft_model_state_dict(self._peft),
+            {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()},
+        )
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
+        """Log-probabilities at temperature 1 of given output tokens: [prompt][output][T].
+
+        Raises:
+            StaleEngineError: the weights are in mid-update.
+        """
+        _ = self.version
+        project = output_projection(self.network)
+        vocabulary = self.network.config.get_text_config().vocab_size
+        results: list[list[list[float]]] = []
+        for start in range(0, len(prompts), SCORED_TOGETHER):
+            part = outputs[start : start + SCORED_TOGETHER]
+            batch = prompts[start : start + SCORED_TOGETHER]
+            with self.loaded.arithmetic():
+                states = shared_prefix_hidden(self.network, self.encoder, batch, part, self.device)
+                logprobs, _entropy = token_logprobs(states.hidden, states.targets, project, vocabulary=vocabulary)
+            flat = iter(logprobs.split(list(states.lengths)))
+            results += [[next(flat).tolist() for _ in group] for group in part]
+        return results
+
+    def save_description(self, folder: Path) -> None:
+        """What an engine needs to build the network without its weights: configuration, tokenizer, processor."""
+        self.network.config.save_pretrained(folder)
+        self._save_tokenizer(folder)
 
     def save(self, folder: Path) -> None:
         """A Hugging Face folder: the whole model, or a peft adapter folder; safetensors, with the tokenizer."""
         owner = self._peft if self._peft is not None else self.network
         with no_progress_bars():
             owner.save_pretrained(folder, safe_serialization=True)
-        tokenizer = self.encoder.processor if self.encoder.processor is not None else self.encoder.tokenizer
-        tokenizer.save_pretrained(folder)
+        self._save_tokenizer(folder)
 
     def load_adapter(self, folder: Path) -> None:
         """Put the adapter of a peft folder back.
@@ -160,6 +195,21 @@ class Policy:
                         f"not {tuple(parameter.shape)}."
                     )
                 parameter.copy_(tensors[name])
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        owner = self.encoder.processor if self.encoder.processor is not None else self.encoder.tokenizer
+        owner.save_pretrained(folder)
+
+
+def _merged_weight(layer: Any) -> Tensor:
+    """The weight of an adapted layer with its adapter merged; the layer keeps its own, to the last bit."""
+    original = layer.base_layer.weight.detach().clone()
+    layer.merge()
+    try:
+        return layer.base_layer.weight.detach().clone()
+    finally:
+        layer.unmerge()
+        layer.base_layer.weight.data.copy_(original)
 
 
 def load_policy(settings: ModelSettings) -> Policy:

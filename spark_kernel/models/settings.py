@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +34,11 @@ class ModelSettings:
     gradient_checkpointing: bool = False
     lora: LoraSettings | None = None
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A low-rank adapter apart from its base model: tensors by peft's file names, and peft's configuration."""
+
+    tensors: Mapping[str, Any]
+    config: Mapping[str, Any]

@@ -1,16 +1,18 @@
 """The seam between the trainer and whatever samples: plain dataclasses and one protocol.
 
-This module imports the standard library, the records and the prompt only, so that an engine can live in another
+This module imports the standard library, the records and plain settings only, so that an engine can live in another
 process or on another machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from spark_kernel.errors import StopCheck
+from spark_kernel.models.settings import Adapter
 from spark_kernel.prompts.prompt import Prompt
 
 
@@ -48,12 +50,20 @@ class PolicyWeights(Protocol):
         """The policy version these weights are."""
         ...
 
-    def named_tensors(self) -> Iterator[tuple[str, Any]]:
-        """Full weights, adapters merged, tensor by tensor, under the names of the base model's state dict."""
+    def named_tensors(self, *, merged: bool = True) -> Iterator[tuple[str, Any]]:
+        """Full weights one by one, named as in the base model's state dict; adapters merged or left out."""
         ...
 
-    def adapter(self) -> Mapping[str, Any] | None:
-        """Adapter tensors only, or None where the whole model is trained."""
+    def adapter(self) -> Adapter | None:
+        """The adapter alone, or None where the whole model is trained."""
+        ...
+
+    def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
+        """Log-probabilities as `RolloutEngine.score`: what an engine is compared with after a sync."""
+        ...
+
+    def save_description(self, folder: Path) -> None:
+        """Configuration, tokenizer and processor without weights, as a Hugging Face folder."""
         ...
 
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from spark_kernel.errors import ModelError, StaleEngineError, StopCheck
-from spark_kernel.models.group_forward import shared_prefix_hidden
 from spark_kernel.models.policy import Policy
-from spark_kernel.models.token_logprobs import output_projection, token_logprobs
+from spark_kernel.models.token_logprobs import output_projection
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.decode_cache import expand_for_decoding
 from spark_kernel.rollout.engine import Completion, PolicyWeights, Sampling
@@ -71,28 +70,10 @@ class TransformersEngine:
             on_progress(sum(len(prompts[i].seeds) for i in batch))
         return results
 
-    @torch.inference_mode()
     def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
         """See `RolloutEngine.score`."""
         _ = self.version
-        policy = self._policy
-        project = output_projection(policy.network)
-        results: list[list[list[float]]] = []
-        for start in range(0, len(prompts), 32):
-            part = outputs[start : start + 32]
-            with policy.loaded.arithmetic():
-                states = shared_prefix_hidden(
-                    policy.network, policy.encoder, prompts[start : start + 32], part, policy.device
-                )
-                logprobs, _entropy = token_logprobs(
-                    states.hidden,
-                    states.targets,
-                    project,
-                    vocabulary=policy.network.config.get_text_config().vocab_size,
-                )
-            flat = iter(logprobs.split(list(states.lengths)))
-            results += [[next(flat).tolist() for _ in group] for group in part]
-        return results
+        return self._policy.score(prompts, outputs)
 
     def sync(self, weights: PolicyWeights) -> None:
         """Acknowledge a finished update of the shared policy.
