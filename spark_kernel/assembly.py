@@ -17,8 +17,10 @@ from spark_kernel.learner.selection import planned_steps
 from spark_kernel.learner.settings import LearnerSettings
 from spark_kernel.models import memory
 from spark_kernel.models.encoder import PromptEncoder
-from spark_kernel.models.load import load_encoder
+from spark_kernel.models.estimate import MemoryDemand, SamplerMemory
+from spark_kernel.models.load import load_encoder, pick_device
 from spark_kernel.models.policy import Policy, load_policy
+from spark_kernel.models.preflight import Preflight, check_memory
 from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
 from spark_kernel.problems.registry import make_source
@@ -42,7 +44,11 @@ VLLM_CPU_CACHE_GIB = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything a trainer drives. `config`: the run's, with what was planned from memory filled in."""
+    """Everything a trainer drives.
+
+    `config`: the run's, with what was planned from memory filled in. `preflight`: the estimate of memory from before
+    the weights were loaded, None where none could be made.
+    """
 
     policy: Policy
     engine: RolloutEngine
@@ -50,6 +56,7 @@ class Parts:
     stream: ProblemStream
     pool: VerifierPool
     config: RunConfig
+    preflight: Preflight | None = None
 
     def close(self) -> None:
         """Release worker processes and engine; calling it twice is fine."""
@@ -184,15 +191,38 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
     pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
     try:
         stream = make_stream(config, pool)
+        preflight = check_memory(model_settings(config), memory_demand(config))
         policy = load_policy(model_settings(config))
         if config.model.gradient_checkpointing:
             policy.checkpoint_gradients()
         config = with_batch_plan(config, policy)
         learner = Learner(policy, objective_settings(config), learner_settings(config), images_root=images_root)
-        return Parts(policy, make_engine(config, policy), learner, stream, pool, config)
+        return Parts(policy, make_engine(config, policy), learner, stream, pool, config, preflight)
     except BaseException:
         pool.close()
         raise
+
+
+def memory_demand(config: RunConfig) -> MemoryDemand:
+    """What a run asks of memory besides its model, as the preflight has it."""
+    rollout, sampler = config.rollout, None
+    if rollout.engine == "vllm":
+        device = pick_device(config.model.device)
+        cache = rollout.vllm.cache_gib
+        if device.type == "cuda" and cache is None:
+            whole = int(rollout.vllm.memory_share * torch.cuda.mem_get_info(device)[1])
+            sampler = SamplerMemory(whole_bytes=whole, sleeps=rollout.vllm.sleep)
+        else:
+            size = int((VLLM_CPU_CACHE_GIB if cache is None else cache) * 2**30)
+            sampler = SamplerMemory(cache_bytes=size, sleeps=rollout.vllm.sleep and device.type == "cuda")
+    return MemoryDemand(
+        optimizer=config.learner.optimizer,
+        reference=config.objective.beta > 0,
+        max_new_tokens=rollout.max_new_tokens,
+        rows=min(rollout.batch_size or memory.LEAST_ROWS, memory.LEAST_ROWS) if rollout.engine == "transformers" else 0,
+        micro_batch_tokens=config.learner.micro_batch_tokens,
+        sampler=sampler,
+    )
 
 
 def with_batch_plan(config: RunConfig, policy: Policy) -> RunConfig:

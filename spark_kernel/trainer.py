@@ -232,7 +232,9 @@ class Trainer:
         reports: list[RoundReport] = []
         self._outcome = "stopped"
         self.stopped = False
-        self._emit("run_started", data={"rounds": last, "completed": self.state.completed})
+        preflight = self.parts.preflight
+        planned = {} if preflight is None else {"memory": preflight.line}
+        self._emit("run_started", data={"rounds": last, "completed": self.state.completed, **planned})
         try:
             if self.state.completed < last:
                 self._evaluate_if_due(last)

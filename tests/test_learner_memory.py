@@ -118,7 +118,7 @@ def test_the_plan_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.Monk
     assert (stored["learner"]["micro_batch_tokens"], stored["rollout"]["batch_size"]) == planned
     assert planned[0] is not None
     assert memory.LEAST_TOKENS < planned[0] < memory.MOST_TOKENS["cpu"]
-    monkeypatch.setattr(memory, "free_bytes", lambda _device: 0)
+    monkeypatch.setattr(memory, "free_bytes", lambda _device: 16 * 2**20)
     with resume_run(tmp_path / "run") as trainer:
         assert trainer.parts.learner.settings.micro_batch_tokens == planned[0]
     with fork_run(tmp_path / "run", 1, tmp_path / "fork") as trainer:

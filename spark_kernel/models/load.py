@@ -111,8 +111,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     source = resolve_model(settings.path)
     device = pick_device(settings.device)
     encoder, config = _load_encoder(settings, source)
-    dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
-    model: Any = _from_pretrained(settings, source, config, dtype)
+    model: Any = _from_pretrained(settings, source, config, _weight_dtype(settings))
     model.to(device)
     model.eval()
     use_grouped_attention(model)
@@ -133,6 +132,27 @@ def load_encoder(settings: ModelSettings) -> tuple[PromptEncoder, int]:
     """
     encoder, config = _load_encoder(settings, resolve_model(settings.path))
     return encoder, _context_length(config)
+
+
+def load_skeleton(settings: ModelSettings) -> nn.Module | None:
+    """The network without weights, on torch's meta device: every shape and dtype, no memory.
+
+    None where the stored weights are quantized, so that their size does not follow from the shapes.
+
+    Raises:
+        ModelError: as `load_model`.
+    """
+    from transformers import AutoConfig
+
+    source = resolve_model(settings.path)
+    with _explained(settings.path):
+        config = AutoConfig.from_pretrained(_folder_of(source), **_keywords(settings, source))
+        if getattr(config, "quantization_config", None) is not None:
+            return None
+        with torch.device("meta"):
+            return _auto_class(config).from_config(
+                config, dtype=_weight_dtype(settings), trust_remote_code=settings.trust_remote_code
+            )
 
 
 def _context_length(config: Any) -> int:
@@ -175,11 +195,20 @@ def _load_processor(settings: ModelSettings, folder: str) -> Any:
             ) from None
 
 
-def _from_pretrained(settings: ModelSettings, source: str, config: Any, dtype: torch.dtype) -> nn.Module:
+def _weight_dtype(settings: ModelSettings) -> torch.dtype:
+    return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
+
+
+def _auto_class(config: Any) -> Any:
+    """The transformers class that a model of this configuration is loaded by."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     with_eyes = getattr(config, "vision_config", None) is not None
-    auto = AutoModelForImageTextToText if with_eyes else AutoModelForCausalLM
+    return AutoModelForImageTextToText if with_eyes else AutoModelForCausalLM
+
+
+def _from_pretrained(settings: ModelSettings, source: str, config: Any, dtype: torch.dtype) -> nn.Module:
+    auto = _auto_class(config)
     with _explained(settings.path), no_progress_bars():
         model = auto.from_pretrained(_folder_of(source), dtype=dtype, **_keywords(settings, source))
     if source.endswith(".gguf"):

@@ -22,6 +22,7 @@ LEAST_TOKENS, MOST_TOKENS = 256, {"cpu": 16_384, "cuda": 65_536}
 LEAST_ROWS, MOST_ROWS = 8, {"cpu": 512, "cuda": 2048}
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
+CGROUP_DETAILS = Path("/sys/fs/cgroup/memory.stat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,13 @@ def plan_decode_rows(free: int, per_row: int, device: str) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be had now: of the GPU, or of the machine and the control group this process is in."""
+    """Memory that can be had now: of the GPU, or of the machine and the control group this process is in.
+
+    What torch keeps of a GPU for later, and what a control group is charged for copies of files, can be had.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     information = Path("/proc/meminfo")
     if information.exists():
@@ -117,5 +122,13 @@ def free_bytes(device: torch.device) -> int:
             if line.startswith("MemAvailable:"):
                 available = int(line.split()[1]) * 1024
     if CGROUP_LIMIT.exists() and (limit := CGROUP_LIMIT.read_text().strip()).isdigit():
-        available = min(available, int(limit) - int(CGROUP_USED.read_text()))
+        available = min(available, int(limit) - int(CGROUP_USED.read_text()) + _reclaimable())
     return max(0, available)
+
+
+def _reclaimable() -> int:
+    """Bytes of files' contents that the control group holds and that give way when memory is asked for."""
+    if not CGROUP_DETAILS.exists():
+        return 0
+    lines = (line.split() for line in CGROUP_DETAILS.read_text().splitlines())
+    return sum(int(value) for name, value in lines if name in ("active_file", "inactive_file"))

@@ -35,7 +35,7 @@ class Policy:
         self._peft: Any | None = None
         self._version: int | None = 0
         if lora is not None:
-            self._peft = _add_adapters(loaded.model, lora, seed)
+            self._peft = add_adapters(loaded.model, lora, seed)
         self.network: Any = self._peft.get_base_model() if self._peft is not None else loaded.model
         self.gradient_checkpointing = False
         for module in self.network.modules():
@@ -221,7 +221,12 @@ def load_policy(settings: ModelSettings) -> Policy:
     return Policy(load_model(settings), settings.lora, settings.seed)
 
 
-def _add_adapters(model: Any, lora: LoraSettings, seed: int) -> Any:
+def add_adapters(model: Any, lora: LoraSettings, seed: int) -> Any:
+    """The model with fresh adapters in place, in float32; it computes as before.
+
+    Raises:
+        ModelError: no module matches the adapter's targets.
+    """
     from peft import LoraConfig, get_peft_model
 
     targets: Any = list(lora.target_modules)

@@ -155,6 +155,8 @@ def _train(trainer: Trainer, rounds: int | None, names: tuple[str, ...]) -> int:
         trainer.listeners += [terminal, *sinks]
         per_round = f"{config.problems.per_round} problems x {config.rollout.samples} samples a round"
         terminal.console.print(f"{run}: {config.model.path}, {config.problems.source}, {per_round}", soft_wrap=True)
+        if trainer.parts.preflight is not None:
+            terminal.console.print(trainer.parts.preflight.line, soft_wrap=True, markup=False)
         with stops_on_signals(trainer.stop.ask, (signal.SIGINT, signal.SIGTERM)):
             trainer.train(rounds)
         stopped = trainer.stopped
