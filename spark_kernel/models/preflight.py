@@ -21,6 +21,8 @@ SHORTEST = 64
 """No proposal makes outputs shorter than this many tokens."""
 PROPOSALS = 3
 """Most alternatives that a refusal names."""
+MARGIN = 0.9
+"""Of the parameters that would fit in proportion: embeddings and logits of a smaller model are not as much smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def _refusal(weights: Weights, settings: ModelSettings, demand: MemoryDemand, fr
             for changes, needed in fitting
         )
         return f"{said}: set {named}; or choose a smaller model."
-    largest = show_count(estimate.parameters * free / (least or estimate.needed))
+    largest = show_count(MARGIN * estimate.parameters * free / (least or estimate.needed))
     return (
         f"{said}; by no change of settings does it need less than {show_bytes(least or estimate.needed)}: choose a "
         f"model of about {largest} parameters at most, or free some memory."
