@@ -15,6 +15,8 @@ from workbench.console import plain_table
 
 Figure = tuple[float | None, float | None, float | None, int]
 """A value, its 95 % interval and its number of observations."""
+Row = tuple[str, list[Figure | None]]
+"""A label, and its figure in each column."""
 
 JUDGE_ROWS = (
     ("Judges its own answers, balanced accuracy", "own/pointwise/answer", "balanced_accuracy"),
@@ -42,10 +44,22 @@ def held_out_table(summaries: Mapping[int, Mapping[str, Any]]) -> RenderableType
     table = plain_table("Held-out problems (95 % intervals)")
     table.add_column("", no_wrap=True)
     for round, summary in summaries.items():
-        start = "before training" if round == 0 else f"after round {round}"
-        table.add_column(f"{start}, {summary.get('problems')} problems", justify="right")
+        table.add_column(evaluation_name(round, summary), justify="right")
+    for label, figures in held_out_rows(summaries):
+        table.add_row(label, *map(show_figure, figures))
+    return Group(table, *one_sided_notes(summaries))
+
+
+def evaluation_name(round: int, summary: Mapping[str, Any]) -> str:
+    """An evaluation as the head of a column."""
+    start = "before training" if round == 0 else f"after round {round}"
+    return f"{start}, {summary.get('problems')} problems"
+
+
+def held_out_rows(summaries: Mapping[int, Mapping[str, Any]]) -> list[Row]:
+    """The figures of evaluations, side by side; rows that none of them has are left out."""
     lines = [summary.get("lines", {}) for summary in summaries.values()]
-    rows: list[tuple[str, list[Figure | None]]] = [
+    rows: list[Row] = [
         ("Accuracy, greedy", [_estimate(x, "greedy", "accuracy") for x in lines]),
         ("Accuracy, sampled", [_estimate(x, "solve", "accuracy") for x in lines]),
         *((label, [_flat(x, line, figure) for x in lines]) for label, line, figure in JUDGE_ROWS),
@@ -54,34 +68,47 @@ def held_out_table(summaries: Mapping[int, Mapping[str, Any]]) -> RenderableType
         ("Test-time loop: first answer right", [_estimate(x, "loop", "before") for x in lines]),
         ("Test-time loop: final answer right", [_estimate(x, "loop", "after") for x in lines]),
     ]
-    for label, figures in rows:
-        if any(figure is not None for figure in figures):
-            table.add_row(label, *map(show_figure, figures))
-    notes = [
+    return [(label, figures) for label, figures in rows if any(figure is not None for figure in figures)]
+
+
+def one_sided_notes(summaries: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each judge that gives nearly always the same verdict."""
+    return [
         f"Round {round}, {name}: the judge gives nearly always the same verdict."
-        for round, line in zip(summaries, lines, strict=True)
-        for name, values in line.items()
+        for round, summary in summaries.items()
+        for name, values in summary.get("lines", {}).items()
         if name.startswith("own/") and values.get("one_sided")
     ]
-    return Group(table, *notes)
 
 
 def on_policy_table(reports: Sequence[RoundReport]) -> Table:
     """On-policy share of correct outputs by kind, first and last round."""
-    ends = list(dict.fromkeys(_ends([report.round for report in reports])))
-    chosen = [report for report in reports if report.round in ends]
+    chosen = first_and_last(reports)
     table = plain_table("Training rollouts, share correct (95 % intervals)")
     table.add_column("kind, made from", no_wrap=True)
     for report in chosen:
         table.add_column(f"round {report.round}", justify="right")
-    keys = dict.fromkeys((line.kind, line.origin) for report in chosen for line in report.kinds)
+    for label, figures in on_policy_rows(chosen):
+        table.add_row(label, *map(show_figure, figures))
+    return table
+
+
+def on_policy_rows(reports: Sequence[RoundReport]) -> list[Row]:
+    """The share of correct rollouts by kind and what it was made from, rounds side by side."""
+    keys = dict.fromkeys((line.kind, line.origin) for report in reports for line in report.kinds)
+    rows: list[Row] = []
     for kind, origin in keys:
         found = [
             next((line for line in report.kinds if (line.kind, line.origin) == (kind, origin)), None)
-            for report in chosen
+            for report in reports
         ]
-        table.add_row(f"{kind}, {origin}", *(show_figure(_of_kind(line)) for line in found))
-    return table
+        rows.append((f"{kind}, {origin}", [_of_kind(line) for line in found]))
+    return rows
+
+
+def first_and_last(reports: Sequence[RoundReport]) -> list[RoundReport]:
+    """Two reports, one, or none."""
+    return [reports[0], reports[-1]] if len(reports) > 1 else list(reports)
 
 
 def seconds_table(reports: Sequence[RoundReport], evaluating: float) -> Table:
