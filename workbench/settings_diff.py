@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import permutations
 from typing import Any
 
 from spark_kernel.config import RunConfig, field_names, load_config, preset_names
-from spark_kernel.errors import InputError
 
 NOT_COMPARED = ("threads",)
 """Settings that a run fills in by itself, so that they say nothing of what was asked for."""
@@ -28,18 +26,17 @@ def setting(config: RunConfig, dotted: str) -> Any:
 
 
 def nearest_preset(config: RunConfig) -> tuple[str, Mapping[str, tuple[Any, Any]]]:
-    """The preset, or two joined with "+", from which the configuration differs least; and where it differs.
+    """The preset from which the configuration differs least, and where it differs.
 
-    A run folder holds the complete configuration and not the name it was started by.
+    Whole presets (they name a model or problems), others, and a whole one joined with another by "+". A run folder
+    holds the complete configuration and not the name it was started by.
     """
     default = RunConfig()
-    names = sorted(preset_names(), key=lambda name: -len(differing(load_config(name), default)))  # the widest first
-    best: tuple[str, Mapping[str, tuple[Any, Any]]] = ("", {})
-    for name in (*names, *("+".join(pair) for pair in permutations(names, 2))):
-        try:
-            found = differing(config, load_config(name))
-        except InputError:  # two presets that do not go together
-            continue
-        if not best[0] or len(found) < len(best[1]):
-            best = (name, found)
-    return best
+    presets = {name: load_config(name) for name in preset_names()}
+    whole = [
+        name for name, preset in presets.items() if (preset.model, preset.problems) != (default.model, default.problems)
+    ]
+    others = [name for name in presets if name not in whole]
+    presets |= {f"{first}+{second}": load_config(f"{first}+{second}") for first in whole for second in others}
+    differences = {name: differing(config, preset) for name, preset in presets.items()}
+    return min(differences.items(), key=lambda item: len(item[1]))
