@@ -289,3 +289,19 @@ def test_copies_of_files_do_not_count_against_a_control_group(tmp_path: Path, mo
     assert memory.free_bytes(torch.device("cpu")) == 70 * 2**20
     (tmp_path / "CGROUP_DETAILS").unlink()
     assert memory.free_bytes(torch.device("cpu")) == 10 * 2**20
+
+
+@pytest.mark.gpu
+def test_what_torch_keeps_of_a_gpu_for_later_counts_as_free(tiny: Path) -> None:
+    device, size, slack = torch.device("cuda"), 2**29, 2**26
+    torch.cuda.empty_cache()
+    before = memory.free_bytes(device)
+    block = torch.empty(size, dtype=torch.uint8, device=device)
+    assert abs(before - memory.free_bytes(device) - size) < slack
+    del block
+    assert torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) >= size
+    assert abs(before - memory.free_bytes(device)) < slack
+    passed = check_memory(ModelSettings(str(tiny), device="cuda"), DEMAND)
+    assert passed is not None
+    assert passed.free <= torch.cuda.mem_get_info(device)[1]
+    torch.cuda.empty_cache()

@@ -1,8 +1,8 @@
 """What a run needs of memory at the least, from the model's configuration alone.
 
-The arithmetic is that of `models.memory`, on the network without weights. It asks for no more than any run takes: a
-micro-batch of one longest output, few rows side by side. A run that needs more than there is by this estimate cannot
-work; one that needs less can still run out of memory, on long prompts for example.
+The arithmetic is that of `models.memory`, on the network without weights. It counts no more than every run takes: a
+micro-batch of one longest output, few rows side by side. Weights, gradients and optimizer are exact, activations are
+an estimate. What is let in by it can still run out of memory, on long prompts for example.
 """
 
 from __future__ import annotations
