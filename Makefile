@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --timeout 600
 TEST_MODEL := smollm2-135m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test test-fast test-model bench lint format typecheck clean
+.PHONY: help setup setup-dev setup-vllm run test test-fast test-model bench lint format typecheck clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,10 @@ setup:  ## make or update .venv with what running needs
 	@$(SETUP)
 
 setup-dev:  ## the same with what testing and checking need
-	@$(SETUP) --extra dev
+	@$(SETUP) --extra dev --extra vllm
+
+setup-vllm:  ## the same with the CPU build of vLLM (on a GPU machine vLLM comes with setup)
+	@$(SETUP) --extra vllm
 
 run: setup  ## set up, then train with the quickstart preset and print a report
 	@$(BIN)/workbench run quickstart $(ARGS)

