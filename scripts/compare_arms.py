@@ -98,7 +98,8 @@ def compare(seed: int, out: Path) -> dict[str, Any]:
     for name, (lines, balanced) in MEASURES.items():
         cells = [problem_cells(_lines(groups[arm], lines), balanced=balanced) for arm in ("policy-only", "spark")]
         measures[name] = asdict(paired_bootstrap(cells[0], cells[1], seed=seed, measure=name))
-    return {"seed": seed, "cost": cost, "measures": measures}
+    loops = {arm: reader.evaluation(reader.evaluations[-1])["lines"]["loop"] for arm, reader in readers.items()}
+    return {"seed": seed, "cost": cost, "measures": measures, "loop": loops}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -113,6 +114,23 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             lines.append(
                 f"| {name} | {row['seed']} | {m['first']:.3f} | {m['second']:.3f} | {100 * m['difference']:+.1f} | "
                 f"{100 * m['low']:+.1f} to {100 * m['high']:+.1f} |"
+            )
+    lines += [
+        "",
+        "The test-time loop (greedy) within each arm, differences in points:",
+        "",
+        "| arm | seed | before | after | difference | 95 % interval | wrong to right | right to wrong | McNemar p |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for arm in ARMS:
+        for row in rows:
+            loop = row["loop"][arm]
+            moved = loop["transitions"]
+            lines.append(
+                f"| {arm} | {row['seed']} | {loop['before']['value']:.3f} | {loop['after']['value']:.3f} | "
+                f"{100 * loop['difference']:+.1f} | {100 * loop['difference_low']:+.1f} to "
+                f"{100 * loop['difference_high']:+.1f} | {moved['wrong_right']} | {moved['right_wrong']} | "
+                f"{loop['mcnemar_p']:.3g} |"
             )
     for row in rows:
         lines.append(f"\nseed {row['seed']}: {json.dumps(row['cost'])}")
