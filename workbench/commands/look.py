@@ -15,17 +15,8 @@ from workbench.commands import require_run
 from workbench.console import make_console, plain_table
 
 if TYPE_CHECKING:
-    from spark_kernel.evaluate.compare import Comparison, RunResult
+    from spark_kernel.evaluate.compare import Comparison
     from spark_kernel.runs.reader import RunReader
-
-MEASURES = (
-    ("loop/solve/accuracy", "accuracy, greedy"),
-    ("solve/accuracy", "accuracy, sampled"),
-    ("own/pointwise/answer/balanced_accuracy", "judges its own answers, balanced accuracy"),
-    ("own/pairwise/answer/accuracy", "chooses between two of its answers, accuracy"),
-    ("reflection/accuracy", "reflection ends right"),
-)
-"""What `compare` compares where both runs have it, with a name for a person."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +96,15 @@ def compare(arguments: Sequence[str]) -> int:
     args = tyro.cli(CompareArguments, prog="workbench compare", args=arguments)
     from spark_kernel.evaluate.compare import compare_runs
     from spark_kernel.runs.reader import RunReader
+    from workbench.views.comparison import MEASURES, cost_notes, run_result, shared_measures, unique_names
 
     readers = [RunReader(require_run(path)) for path in (args.first, args.second)]
-    names = _different_names(readers)
+    names = unique_names(readers)
     first, second = (run_result(reader, name) for reader, name in zip(readers, names, strict=True))
-    shared = _shared_measures(first, second)
+    shared = shared_measures(first, second)
     measures = [measure for measure, _ in MEASURES if measure in shared]
     console = make_console()
-    for line in _costs(readers, names):
+    for line in cost_notes(readers, names):
         console.print(line, soft_wrap=True, markup=False)
     labels = dict(MEASURES)
     matched = ""
@@ -122,23 +114,6 @@ def compare(arguments: Sequence[str]) -> int:
             console.print(_matching(row), soft_wrap=True, markup=False)
         console.print(f"  {labels[row.measure]}: {row.conclusion}", soft_wrap=True, markup=False)
     return OK
-
-
-def run_result(reader: RunReader, name: str) -> RunResult:
-    """A run's held-out evaluations with what each had cost.
-
-    A fork's cost counts from where it was forked.
-    """
-    from spark_kernel.evaluate.compare import Checkpoint, RunResult, line_cells
-
-    reports = reader.reports()
-    checkpoints = []
-    for round in reader.evaluations:
-        before = [report for report in reports if report.round <= round]
-        rollouts = sum(line.n + line.missing for report in before for line in report.kinds)
-        steps = sum(update.optimizer_steps for report in before for update in report.updates)
-        checkpoints.append(Checkpoint(round, rollouts, steps, line_cells(reader.read_evaluation(round).groups)))
-    return RunResult(name, tuple(checkpoints))
 
 
 def _heading(reader: RunReader) -> list[str]:
@@ -159,25 +134,6 @@ def _heading(reader: RunReader) -> list[str]:
     names = ", ".join(info.name for info in reader.checkpoints)
     lines.append(f"checkpoints: {names or 'none'}")
     return lines
-
-
-def _different_names(readers: Sequence[RunReader]) -> list[str]:
-    names = [reader.info.name for reader in readers]
-    return names if names[0] != names[1] else [str(reader.path) for reader in readers]
-
-
-def _shared_measures(first: RunResult, second: RunResult) -> set[str]:
-    """The measures that every evaluation of both runs has."""
-    each = [set(checkpoint.cells) for run in (first, second) for checkpoint in run.checkpoints]
-    return set.intersection(*each) if each else set()
-
-
-def _costs(readers: Sequence[RunReader], names: Sequence[str]) -> list[str]:
-    return [
-        f"{name} is a fork of {reader.info.parent.run}: its cost counts from round {reader.info.parent.round}."
-        for reader, name in zip(readers, names, strict=True)
-        if reader.info.parent
-    ]
 
 
 def _matching(row: Comparison) -> str:

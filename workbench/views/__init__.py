@@ -1,0 +1,69 @@
+"""What a run folder shows, as immutable snapshots of plain values: shared by notebook panels, app and reports.
+
+    view = RunView("runs/demo")
+    view.snapshot().state_line                          how the run stands
+    view.series().on_policy                             figures over rounds
+    view.rollouts([7]).filter(Preset.FOOLED)            outputs, filtered
+    view.lineage(task_id, made_round=7)                 a recycled task from its sources to the update
+
+Everything is read from the folder when it is asked for; nothing holds a file open or a lock, so another process may
+write the run meanwhile. Errors are `RunFolderError`, one sentence for a person.
+"""
+
+from workbench.views.chains import TRANSITIONS, Chain, ChainStep, SelfCorrection, self_correction
+from workbench.views.comparison import ComparisonRow, RunPoint, RunsComparison, SettingRow, compare
+from workbench.views.judge import CalibrationBin, JudgeDetail, JudgeLine, judge_of_evaluation, judge_of_round
+from workbench.views.lines import Line
+from workbench.views.recycled import (
+    AnswersAt,
+    Funnel,
+    FunnelStep,
+    Lineage,
+    Output,
+    RecycledRow,
+    SourceAnswer,
+)
+from workbench.views.rollouts import COLUMNS, ImageView, Preset, RolloutDetail, RolloutTable, Sibling, Token
+from workbench.views.run_view import RunView
+from workbench.views.series import RoundSeries
+from workbench.views.snapshot import CheckpointRow, Difference, RunSnapshot
+from workbench.views.verdicts import Verdict
+
+__all__ = [
+    "COLUMNS",
+    "TRANSITIONS",
+    "AnswersAt",
+    "CalibrationBin",
+    "Chain",
+    "ChainStep",
+    "CheckpointRow",
+    "ComparisonRow",
+    "Difference",
+    "Funnel",
+    "FunnelStep",
+    "ImageView",
+    "JudgeDetail",
+    "JudgeLine",
+    "Line",
+    "Lineage",
+    "Output",
+    "Preset",
+    "RecycledRow",
+    "RolloutDetail",
+    "RolloutTable",
+    "RoundSeries",
+    "RunPoint",
+    "RunSnapshot",
+    "RunView",
+    "RunsComparison",
+    "SelfCorrection",
+    "SettingRow",
+    "Sibling",
+    "SourceAnswer",
+    "Token",
+    "Verdict",
+    "compare",
+    "judge_of_evaluation",
+    "judge_of_round",
+    "self_correction",
+]

@@ -1,0 +1,189 @@
+"""Runs beside each other: matched cost, paired intervals, and only the settings that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spark_kernel.errors import InputError, RunFolderError
+from spark_kernel.evaluate.compare import Checkpoint, Comparison, RunResult, compare_runs, line_cells
+from spark_kernel.runs.reader import RunReader
+from workbench.settings_diff import differing
+from workbench.views.series import held_out_figures
+from workbench.views.snapshot import run_config
+
+MEASURES = (
+    ("loop/solve/accuracy", "accuracy, greedy"),
+    ("solve/accuracy", "accuracy, sampled"),
+    ("own/pointwise/answer/balanced_accuracy", "judges its own answers, balanced accuracy"),
+    ("own/pairwise/answer/accuracy", "chooses between two of its answers, accuracy"),
+    ("reflection/accuracy", "reflection ends right"),
+)
+"""What is compared where both runs have it, with a name for a person."""
+POINTS = (
+    ("greedy", "accuracy", "accuracy, greedy"),
+    ("solve", "accuracy", "accuracy, sampled"),
+    ("own/pointwise/answer", "balanced_accuracy", "judges its own answers, balanced accuracy"),
+    ("own/pairwise/answer", "accuracy", "chooses between two of its answers, accuracy"),
+    ("reflection", "from_wrong", "reflection on a wrong answer ends right"),
+    ("loop", "after", "test-time loop, final answer right"),
+)
+"""Single runs' figures: line, figure, name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """A setting in which runs differ, with each run's value as text, in the order of the runs."""
+
+    setting: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPoint:
+    """A figure of a run's newest evaluation with its 95 % interval (shares) and number of observations."""
+
+    run: str
+    measure: str
+    round: int
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonRow:
+    """A measure of two runs at one matched budget. `label`: the measure for a person; `enough`: whether there is enough
+    evidence to say which is better; `sentence`: what may be said, "Not enough evidence ..." included.
+    """
+
+    label: str
+    enough: bool
+    sentence: str
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class RunsComparison:
+    """Runs side by side.
+
+    `names`: unique. `points`: each run's own figures, so that seeds show as points. `rows`: each later run against the
+    first, matched by rollouts and by optimizer steps. `settings`: only those that differ. `notes`: sentences, such as
+    why two runs cannot be compared.
+    """
+
+    names: tuple[str, ...]
+    points: tuple[RunPoint, ...]
+    rows: tuple[ComparisonRow, ...]
+    settings: tuple[SettingRow, ...]
+    notes: tuple[str, ...]
+
+
+def compare(readers: Sequence[RunReader], *, seed: int = 0) -> RunsComparison:
+    """Two or more runs on the held-out problems they share.
+
+    Args:
+        seed: of the bootstrap draws.
+
+    Raises:
+        InputError: fewer than two runs.
+    """
+    if len(readers) < 2:
+        raise InputError("A comparison needs at least two runs.")
+    names = unique_names(readers)
+    results = [run_result(reader, name) for reader, name in zip(readers, names, strict=True)]
+    notes = cost_notes(readers, names)
+    rows: list[ComparisonRow] = []
+    labels = dict(MEASURES)
+    for second in results[1:]:
+        shared = shared_measures(results[0], second)
+        measures = [measure for measure, _ in MEASURES if measure in shared]
+        if not measures:
+            notes.append(f"{results[0].name} and {second.name} share no held-out measure: not enough evidence.")
+            continue
+        try:
+            found = compare_runs(results[0], second, measures, seed=seed)
+        except InputError as error:
+            notes.append(str(error))
+            continue
+        rows += [ComparisonRow(labels[row.measure], row.result.is_evidence, row.conclusion, row) for row in found]
+    points = [point for reader, name in zip(readers, names, strict=True) for point in _points(reader, name)]
+    return RunsComparison(tuple(names), tuple(points), tuple(rows), _settings(readers, names, notes), tuple(notes))
+
+
+def run_result(reader: RunReader, name: str) -> RunResult:
+    """A run's held-out evaluations with what each had cost.
+
+    A fork's cost counts from where it was forked.
+    """
+    reports = reader.reports()
+    checkpoints = []
+    for round in reader.evaluations:
+        before = [report for report in reports if report.round <= round]
+        rollouts = sum(line.n + line.missing for report in before for line in report.kinds)
+        steps = sum(update.optimizer_steps for report in before for update in report.updates)
+        checkpoints.append(Checkpoint(round, rollouts, steps, line_cells(reader.read_evaluation(round).groups)))
+    return RunResult(name, tuple(checkpoints))
+
+
+def unique_names(readers: Sequence[RunReader]) -> list[str]:
+    """The runs' names; their paths where two have the same name."""
+    names = [reader.info.name for reader in readers]
+    return [name if names.count(name) == 1 else str(reader.path) for name, reader in zip(names, readers, strict=True)]
+
+
+def shared_measures(first: RunResult, second: RunResult) -> set[str]:
+    """The measures that every evaluation of both runs has."""
+    each = [set(checkpoint.cells) for run in (first, second) for checkpoint in run.checkpoints]
+    return set.intersection(*each) if each else set()
+
+
+def cost_notes(readers: Sequence[RunReader], names: Sequence[str]) -> list[str]:
+    """A sentence for each fork: its cost does not count from the beginning."""
+    return [
+        f"{name} is a fork of {reader.info.parent.run}: its cost counts from round {reader.info.parent.round}."
+        for reader, name in zip(readers, names, strict=True)
+        if reader.info.parent
+    ]
+
+
+def _points(reader: RunReader, name: str) -> list[RunPoint]:
+    evaluated = reader.evaluations
+    if not evaluated:
+        return []
+    lines = reader.evaluation(evaluated[-1]).get("lines", {})
+    found = []
+    for line, figure, label in POINTS:
+        if line in lines:
+            flat = held_out_figures(lines[line])
+            n = flat.get(f"{figure}_n", flat.get("n"))
+            found.append(
+                RunPoint(
+                    name,
+                    label,
+                    evaluated[-1],
+                    flat.get(figure),
+                    flat.get(f"{figure}_low"),
+                    flat.get(f"{figure}_high"),
+                    None if n is None else int(n),
+                )
+            )
+    return found
+
+
+def _settings(readers: Sequence[RunReader], names: Sequence[str], notes: list[str]) -> tuple[SettingRow, ...]:
+    configs = []
+    for reader, name in zip(readers, names, strict=True):
+        try:
+            configs.append(run_config(reader.config_yaml))
+        except RunFolderError as error:
+            notes.append(f"Settings of {name} are not compared: {error}")
+            return ()
+    differences: dict[str, dict[int, Any]] = {}
+    for index, config in enumerate(configs[1:], start=1):
+        for setting, (first, other) in differing(configs[0], config).items():
+            values = differences.setdefault(setting, dict.fromkeys(range(len(configs)), first))
+            values[index] = other
+    return tuple(SettingRow(name, tuple(map(str, values.values()))) for name, values in sorted(differences.items()))

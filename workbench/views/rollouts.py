@@ -1,0 +1,411 @@
+"""Rollouts as rows to filter and as one record with everything about it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spark_kernel.errors import InputError, RunFolderError
+from spark_kernel.records import ImageRef, Kind
+from spark_kernel.runs.reader import RunReader
+from workbench.views.round_tables import RoundTables, TableCache
+from workbench.views.verdicts import Verdict, verdicts_about
+
+UNREADABLE = ("none", "ambiguous")
+LOOK_BACK = 50
+"""Earlier rounds that are searched for the same problem."""
+COLUMNS = (
+    "round", "period", "group_index", "sample", "id", "task_id", "problem_id", "kind", "origin", "view", "question",
+    "label", "gold", "answer", "correct", "reward", "advantage", "parse", "reason", "truncated", "tokens",
+    "mean_logprob", "seconds", "policy_version", "judged_right", "judged_wrong", "before", "text",
+)  # fmt: skip
+"""The columns of `RolloutTable.table`."""
+
+
+class Preset(StrEnum):
+    """Filters that answer a question."""
+
+    ALL = "all"
+    """Every output."""
+    FOOLED = "verifier says wrong, judge says right"
+    """Wrong answers that at least one verdict takes for right."""
+    DISAGREES = "judge disagrees with verifier"
+    """Answers about which at least one verdict is wrong, and verdicts that are wrong."""
+    UNPARSEABLE = "unparseable"
+    """Nothing could be read, or boxes disagree."""
+    CHANGED = "changed since last time"
+    """The same problem was met before (in an earlier round; in an evaluation: the same output of the evaluation
+    before) and was right then and is wrong now, or the other way round."""
+    WRONG = "wrong"
+    """The verifier says wrong."""
+    TRUNCATED = "truncated"
+    """Cut off at the length limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutTable:
+    """Outputs as rows of an Arrow table with the columns `COLUMNS`.
+
+    `period` is the part in an evaluation. `label` is what the output is scored against; `gold` the problem's answer.
+    `tokens`: length of the output. `mean_logprob` [nats per token]. `judged_right`, `judged_wrong`: how many readable
+    verdicts of this and the next rounds take this output for right or wrong (a pairwise verdict counts for both
+    candidates); 0 where it was never judged. `before`: what became of the same problem the last time, "right" or
+    "wrong" (a group counts as right where at least half of it was), null where it was never met.
+    """
+
+    table: pa.Table
+
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return self.table.num_rows
+
+    def rows(self, start: int = 0, most: int | None = None) -> list[dict[str, Any]]:
+        """Rows as mappings from column to value, `most` of them from `start`."""
+        return self.table.slice(start, most).to_pylist()
+
+    def filter(
+        self,
+        preset: Preset | str = Preset.ALL,
+        *,
+        text: str = "",
+        kind: str | None = None,
+        origin: str | None = None,
+        period: str | None = None,
+        correct: bool | None = None,
+        problem_id: str | None = None,
+    ) -> RolloutTable:
+        """The rows that meet every condition given.
+
+        Args:
+            preset: a `Preset` or its value.
+            text: searched, without regard to case, in question, output, answer, reason and ids.
+
+        Raises:
+            InputError: no such preset.
+        """
+        try:
+            chosen = Preset(preset)
+        except ValueError:
+            raise InputError(f'There is no filter "{preset}": choose one of {", ".join(Preset)}.') from None
+        masks = [mask for mask in (_preset_mask(self.table, chosen),) if mask is not None]
+        for column, wanted in (("kind", kind), ("origin", origin), ("period", period), ("problem_id", problem_id)):
+            if wanted is not None:
+                masks.append(pc.equal(self.table[column], wanted))
+        if correct is not None:
+            masks.append(pc.equal(self.table["correct"], correct))
+        if text.strip():
+            masks.append(_text_mask(self.table, text.strip()))
+        table = self.table
+        if masks:
+            mask = masks[0]
+            for other in masks[1:]:
+                mask = pc.and_kleene(mask, other)
+            table = table.filter(pc.fill_null(mask, False))
+        return RolloutTable(table)
+
+    def counts(self) -> dict[str, int]:
+        """How many rows each preset would leave."""
+        return {str(preset): self.filter(preset).count for preset in Preset}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of an output: its text (empty without a decoder), id, and log-probability [nats]."""
+
+    text: str
+    id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageView:
+    """An image of a prompt: its content hash, and its file; None where the run folder lacks it."""
+
+    sha256: str
+    file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """Another output of the same task."""
+
+    id: str
+    sample: int
+    answer: str | None
+    correct: bool | None
+    reward: float | None
+    advantage: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutDetail:
+    """Everything about one output.
+
+    `row`: its row, as in `RolloutTable`. `messages`: the exact prompt as (role, text), `<image>` where an image stands.
+    `label_map`: what each letter means where the prompt asked for letters. `source_ids`: the outputs that the prompt
+    shows, in order. `tokens`: see `Token`. `verdicts`: about this output. `siblings`: the whole group, this one too.
+    """
+
+    row: Mapping[str, Any]
+    messages: tuple[tuple[str, str], ...]
+    images: tuple[ImageView, ...]
+    template_id: str
+    label_map: Mapping[str, str] | None
+    source_ids: tuple[str, ...]
+    source_correct: tuple[bool, ...]
+    tokens: tuple[Token, ...]
+    verdicts: tuple[Verdict, ...]
+    siblings: tuple[Sibling, ...]
+
+
+def rollout_table(cache: TableCache, rounds: Sequence[int], *, ahead: int = 1) -> RolloutTable:
+    """The outputs of rounds, finished or in flight.
+
+    Args:
+        ahead: how many later rounds are searched for verdicts about them (`verdicts_about`).
+
+    Raises:
+        RunFolderError: no such round.
+    """
+    parts = []
+    for round in rounds:
+        tables = cache.round(round)
+        verdicts = verdicts_about(cache, round, ahead)
+        parts.append(_rows(tables.rollouts, tables.tasks, tables.problems, "period", verdicts, _before(cache, tables)))
+    if not parts:
+        raise RunFolderError("No round was given to show outputs of.")
+    return RolloutTable(pa.concat_tables(parts))
+
+
+def evaluation_table(reader: RunReader, round: int) -> RolloutTable:
+    """The outputs of the held-out evaluation after a round; `period` holds the part.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    tables = {name: reader.table(name, [round]) for name in ("eval_rollouts", "eval_tasks", "eval_problems")}
+    verdicts = _evaluation_verdicts(tables["eval_tasks"], tables["eval_rollouts"])
+    earlier = [number for number in reader.evaluations if number < round]
+    before: dict[Any, str] = {}
+    if earlier:
+        old = reader.table("eval_rollouts", [earlier[-1]]).select(["part", "problem_id", "sample", "kind", "correct"])
+        for row in old.to_pylist():
+            if row["correct"] is not None and row["part"] in ("solve", "loop/solve"):
+                before[row["part"], row["problem_id"], row["sample"]] = "right" if row["correct"] else "wrong"
+    return RolloutTable(
+        _rows(
+            tables["eval_rollouts"],
+            tables["eval_tasks"],
+            tables["eval_problems"],
+            "part",
+            verdicts,
+            lambda row: before.get((row["part"], row["problem_id"], row["sample"])),
+        )
+    )
+
+
+def rollout_detail(
+    cache: TableCache,
+    round: int,
+    rollout_id: str,
+    *,
+    decode: Callable[[Sequence[int]], Sequence[str]] | None = None,
+    ahead: int = 1,
+) -> RolloutDetail:
+    """Everything about one output of a round.
+
+    Args:
+        decode: token ids to the text of each, such as `lambda ids: [tokenizer.decode([i]) for i in ids]`; without it
+            tokens have no text.
+
+    Raises:
+        RunFolderError: no such round, or no such output in it.
+    """
+    tables = cache.round(round)
+    table = rollout_table(cache, [round], ahead=ahead)
+    return _detail(
+        cache.reader, round, rollout_id, table, tables.rollouts, tables.tasks, "period",
+        tuple(verdicts_about(cache, round, ahead).get(rollout_id, ())), decode,
+    )  # fmt: skip
+
+
+def evaluation_detail(
+    reader: RunReader,
+    round: int,
+    rollout_id: str,
+    *,
+    decode: Callable[[Sequence[int]], Sequence[str]] | None = None,
+) -> RolloutDetail:
+    """Everything about one output of a held-out evaluation; arguments and errors as in `rollout_detail`."""
+    rollouts, tasks = reader.table("eval_rollouts", [round]), reader.table("eval_tasks", [round])
+    verdicts = _evaluation_verdicts(tasks, rollouts).get(rollout_id, [])
+    table = evaluation_table(reader, round)
+    return _detail(reader, round, rollout_id, table, rollouts, tasks, "part", tuple(verdicts), decode)
+
+
+def prompt_messages(task: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The messages of a row of `tasks` as (role, text), `<image>` where an image stands."""
+    return tuple(
+        (
+            message["role"],
+            "".join("<image>" if part["type"] == "image" else part["text"] or "" for part in message["parts"]),
+        )
+        for message in task["messages"]
+    )
+
+
+def image_views(reader: RunReader, images: Iterable[Mapping[str, str]]) -> tuple[ImageView, ...]:
+    """The image files of a row; None for a file that the run does not have."""
+    found = []
+    for image in images:
+        try:
+            file: Path | None = reader.image_path(ImageRef(image["sha256"], image["path"]))
+        except RunFolderError:
+            file = None
+        found.append(ImageView(image["sha256"], file))
+    return tuple(found)
+
+
+def _detail(
+    reader: RunReader,
+    round: int,
+    rollout_id: str,
+    table: RolloutTable,
+    rollouts: pa.Table,
+    tasks: pa.Table,
+    place: str,
+    verdicts: tuple[Verdict, ...],
+    decode: Callable[[Sequence[int]], Sequence[str]] | None,
+) -> RolloutDetail:
+    row = next(iter(table.table.filter(pc.equal(table.table["id"], rollout_id)).to_pylist()), None)
+    if row is None:
+        raise RunFolderError(f"Round {round} of {reader.info.name} has no output {rollout_id}.")
+    raw = rollouts.filter(pc.equal(rollouts["id"], rollout_id)).to_pylist()[0]
+    at = pc.and_(pc.equal(tasks[place], raw[place]), pc.equal(tasks["group_index"], raw["group_index"]))
+    task = tasks.filter(at).to_pylist()[0]
+    group = table.table.filter(
+        pc.and_(pc.equal(table.table["task_id"], raw["task_id"]), pc.equal(table.table["period"], raw[place]))
+    )
+    ids = raw["token_ids"]
+    pieces = list(decode(ids)) if decode is not None else [""] * len(ids)
+    return RolloutDetail(
+        row=row,
+        messages=prompt_messages(task),
+        images=image_views(reader, task["images"]),
+        template_id=task["template_id"],
+        label_map=dict(task["label_map"]) if task["label_map"] is not None else None,
+        source_ids=tuple(task["sources"]),
+        source_correct=tuple(task["source_correct"]),
+        tokens=tuple(Token(t, i, p) for t, i, p in zip(pieces, ids, raw["logprobs"], strict=True)),
+        verdicts=verdicts,
+        siblings=tuple(
+            Sibling(r["id"], r["sample"], r["answer"], r["correct"], r["reward"], r["advantage"])
+            for r in group.to_pylist()
+        ),
+    )
+
+
+def _rows(
+    rollouts: pa.Table,
+    tasks: pa.Table,
+    problems: pa.Table,
+    place: str,
+    verdicts: Mapping[str, Sequence[Verdict]],
+    before: Callable[[Mapping[str, Any]], str | None],
+) -> pa.Table:
+    """One row per output with the columns `COLUMNS`."""
+    known = {row["id"]: row for row in problems.select(["id", "question", "gold"]).to_pylist()}
+    owners = {
+        (row[place], row["group_index"]): row
+        for row in tasks.select([place, "group_index", "label", "view", "messages"]).to_pylist()
+    }
+    light = rollouts.select(["round", place, "group_index", "sample", "id", "problem_id", "kind"]).to_pylist()
+    tasks_of = [owners[row[place], row["group_index"]] for row in light]
+    counted = [_counted(verdicts.get(row["id"], ())) for row in light]
+    lengths = pc.list_value_length(rollouts["token_ids"])
+    made = {
+        "period": rollouts[place],
+        "view": pa.array([task["view"] for task in tasks_of], pa.string()),
+        "question": pa.array([_question(row, known) for row in light], pa.string()),
+        "label": pa.array([task["label"] for task in tasks_of], pa.string()),
+        "gold": pa.array([known.get(row["problem_id"], {}).get("gold") for row in light], pa.string()),
+        "tokens": pc.cast(lengths, pa.int64()),
+        "mean_logprob": pa.array(_means(rollouts["logprobs"]), pa.float64()),
+        "judged_right": pa.array([right for right, _ in counted], pa.int64()),
+        "judged_wrong": pa.array([wrong for _, wrong in counted], pa.int64()),
+        "before": pa.array([before(row) for row in light], pa.string()),
+    }
+    return pa.table({name: made[name] if name in made else rollouts[name] for name in COLUMNS})
+
+
+def _question(row: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str | None:
+    return known.get(row["problem_id"], {}).get("question")
+
+
+def _counted(verdicts: Iterable[Verdict]) -> tuple[int, int]:
+    said = [verdict.says_right for verdict in verdicts if verdict.says_right is not None]
+    return sum(said), len(said) - sum(said)
+
+
+def _means(logprobs: pa.ChunkedArray) -> list[float | None]:
+    return [sum(values) / len(values) if values else None for values in logprobs.to_pylist()]
+
+
+def _before(cache: TableCache, tables: RoundTables) -> Callable[[Mapping[str, Any]], str | None]:
+    """What became of a solve task's problem the last time within `LOOK_BACK` rounds."""
+    wanted = set(tables.problems["id"].to_pylist())
+    found: dict[str, str] = {}
+    for round in range(tables.round - 1, max(0, tables.round - 1 - LOOK_BACK), -1):
+        if not wanted - set(found):
+            break
+        for problem, share in cache.solved(round).items():
+            if problem in wanted and problem not in found:
+                found[problem] = "right" if share >= 0.5 else "wrong"
+    return lambda row: found.get(row["problem_id"]) if row["kind"] == Kind.SOLVE else None
+
+
+def _evaluation_verdicts(tasks: pa.Table, rollouts: pa.Table) -> dict[str, list[Verdict]]:
+    from workbench.views.verdicts import verdicts_in
+
+    found: dict[str, list[Verdict]] = defaultdict(list)
+    for source, verdict in verdicts_in(tasks, rollouts, "part"):
+        found[source].append(verdict)
+    return found
+
+
+def _preset_mask(table: pa.Table, preset: Preset) -> Any:
+    wrong, right = pc.equal(table["correct"], False), pc.equal(table["correct"], True)
+    if preset is Preset.FOOLED:
+        return pc.and_(wrong, pc.greater(table["judged_right"], 0))
+    if preset is Preset.DISAGREES:
+        judges = pc.is_in(table["kind"], pa.array(["pointwise", "pairwise"]))
+        answers = pc.or_(
+            pc.and_(wrong, pc.greater(table["judged_right"], 0)), pc.and_(right, pc.greater(table["judged_wrong"], 0))
+        )
+        return pc.or_(answers, pc.and_(judges, pc.and_(wrong, pc.equal(table["parse"], "ok"))))
+    if preset is Preset.UNPARSEABLE:
+        return pc.is_in(table["parse"], pa.array(UNREADABLE))
+    if preset is Preset.CHANGED:
+        now = pc.if_else(table["correct"], "right", "wrong")
+        return pc.not_equal(table["before"], now)
+    if preset is Preset.WRONG:
+        return wrong
+    if preset is Preset.TRUNCATED:
+        return table["truncated"]
+    return None
+
+
+def _text_mask(table: pa.Table, text: str) -> Any:
+    mask = None
+    for column in ("question", "text", "answer", "reason", "id", "problem_id"):
+        found = pc.fill_null(pc.match_substring(table[column], text, ignore_case=True), False)
+        mask = found if mask is None else pc.or_(mask, found)
+    return mask
