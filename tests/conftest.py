@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 TEST_MODEL = "smollm2-135m"
 
@@ -36,3 +41,30 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("browser"):
+        from tests.helpers.browser import find_chromium
+
+        if find_chromium() is None:
+            sentence = "needs a browser: install Debian's chromium, or name one in SPARK_CHROMIUM"
+            if os.environ.get("CI"):
+                pytest.fail(sentence, pytrace=False)
+            pytest.skip(sentence)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A headless browser for the tests of a module."""
+    from tests.helpers.browser import launched_chromium
+
+    with launched_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A page with a profile of its own."""
+    from tests.helpers.browser import new_page
+
+    page = new_page(chromium)
+    yield page
+    page.context.close()
