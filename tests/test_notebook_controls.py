@@ -10,9 +10,11 @@ import pytest
 pytest.importorskip("ipywidgets", reason="ipywidgets is not installed: the extra `notebook` brings it")
 
 from tests.helpers.runs import tiny_config
+from workbench.notebook.configuration import Configuration
 from workbench.notebook.controls import Controls
 from workbench.notebook.driver import BUSY, Action, Driver, DriverState, Mode
 from workbench.notebook.refresher import Refresher
+from workbench.notebook.run_on_disk import Seen
 
 PATIENCE = 120.0
 
@@ -50,7 +52,7 @@ def test_a_phase_by_a_click_and_a_second_click_is_refused_in_words(driver: Drive
     assert "Busy: the next phase. Stop it first." in controls.message.value
     assert 'role="alert"' in controls.message.value
     driver.wait(idle, PATIENCE)
-    controls.refresh(driver.state)
+    controls.refresh(driver.state, Seen(driver.state.run))
     assert "Done: roll_out (policy period). Next: verify (policy period)." in controls.message.value
     assert controls.button(Action.EVALUATE).disabled
     assert controls.button(Action.RESUME).tooltip == "The run is held already."
@@ -60,32 +62,37 @@ def test_a_phase_by_a_click_and_a_second_click_is_refused_in_words(driver: Drive
 def test_train_stop_and_fork_by_clicks_while_a_refresher_keeps_the_panel_up_to_date(
     driver: Driver, tmp_path: Path
 ) -> None:
-    controls = Controls(driver)
+    assert driver.config is not None
+    form = Configuration(driver.config)
+    controls = Controls(driver, form)
     refresher = Refresher(driver)
     refresher.add(controls.refresh)
+    refresher.add(form.refresh)
     controls.rounds.value = 3
     controls.button(Action.TRAIN).click()
     driver.wait(lambda state: state.completed == 1, PATIENCE)
     controls.button(Action.STOP).click()
     state = driver.wait(idle, PATIENCE)
     assert state.mode is Mode.READY
+    refresher.refresh_now()
     controls.back_to.value = 1
-    for name, settings, said in (
-        ("../outside", "", "without slashes"),
-        ("fork", "learning rate", "is no setting"),
-        ("fork", "learner.learning_rte: 1e-4", "learning_rte"),
-    ):
-        controls.fork_name.value, controls.fork_settings.value = name, settings
-        controls.button(Action.FORK).click()
-        driver.wait(idle, PATIENCE)
-        controls.refresh(driver.state)
-        assert said in controls.message.value
-    controls.fork_settings.value = "learner.learning_rate: 0.0001; evaluation.every: 0"
+    controls.fork_name.value = "../outside"
+    controls.button(Action.FORK).click()
+    assert "without slashes" in controls.message.value
+    controls.fork_name.value = "fork"
+    assert form.fields["seed"].disabled  # a fork keeps it
+    form.fields["learner.learning_rate"].value = "-1"
+    assert controls.button(Action.FORK).disabled
+    assert "learner.learning_rate = &#x27;-1&#x27; is refused" in controls.reasons.value
+    form.fields["learner.learning_rate"].value = "0.0001"
+    form.fields["evaluation.every"].value = "0"
+    assert "with 2 changed settings" in controls.fork_settings.value
     controls.button(Action.FORK).click()
     state = driver.wait(idle, PATIENCE)
     assert (state.run, state.completed, state.failed) == (tmp_path / "fork", 1, False)
     refresher.refresh_now()
     assert "fork goes on from" in controls.message.value
+    assert form.changed_names() == []  # the form is now about forks of the fork
     refresher.end()
-    assert driver.config is not None
     assert driver.config.learner.learning_rate == 1e-4
+    assert driver.config.evaluation.every == 0

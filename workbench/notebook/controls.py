@@ -6,13 +6,13 @@ import html
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as widgets
-import yaml
 
+from workbench.notebook.configuration import Configuration
 from workbench.notebook.driver import BUSY, Action, Driver, DriverState, Mode
-from workbench.notebook.style import note, panel, row
+from workbench.notebook.run_on_disk import Seen
+from workbench.notebook.style import Panel, note, row
 
 WORDS = {
     Mode.NEW: "not started",
@@ -24,19 +24,29 @@ WORDS = {
 }
 
 
-class Controls:
-    """Buttons that ask a driver; they return at once and never touch the model themselves."""
+STARTS = (Action.RESUME, Action.PHASE, Action.ROUND, Action.TRAIN, Action.EVALUATE)
+WRITES = (*STARTS, Action.BACK)
+"""What makes this process the run's writer."""
 
-    def __init__(self, driver: Driver) -> None:
+
+class Controls(Panel):
+    """Buttons that ask a driver; they return at once and never touch the model themselves.
+
+    Args:
+        driver: what is asked.
+        configuration: the form whose settings a new run starts with, and a fork changes.
+    """
+
+    def __init__(self, driver: Driver, configuration: Configuration | None = None) -> None:
         self._driver = driver
+        self._configuration = configuration
+        self._seen = Seen(driver.state.run)
         self._buttons: dict[Action, widgets.Button] = {}
         self._refusal: tuple[str, DriverState] | None = None
         self.rounds = widgets.BoundedIntText(5, min=1, max=1_000_000, description="rounds", layout=_width("150px"))
         self.back_to = widgets.BoundedIntText(0, min=0, max=1_000_000, description="round", layout=_width("150px"))
         self.fork_name = widgets.Text("", description="new run", placeholder="name", layout=_width("260px"))
-        self.fork_settings = widgets.Text(
-            "", description="settings", placeholder="learner.learning_rate: 1e-4", layout=_width("360px")
-        )
+        self.fork_settings = widgets.HTML()
         self.state_line = widgets.HTML()
         self.bar = widgets.FloatProgress(0.0, min=0.0, max=1.0, layout=_width("320px"))
         self.bar_text = widgets.HTML()
@@ -64,29 +74,34 @@ class Controls:
             self.fork_settings,
             self._button(Action.FORK, "Fork from it", "code-fork", self._fork),
         )
-        self.widget = panel(
-            self.state_line, row(self.bar, self.bar_text), forward, hold, history, self.reasons, self.message
+        super().__init__(
+            self.state_line, row(self.bar, self.bar_text), self.message, forward, hold, history, self.reasons
         )
-        self.refresh(driver.state)
+        if configuration is not None:
+            configuration.on_change(self._configured)
+            self._configured()
+        self.refresh(driver.state, self._seen)
 
     def button(self, action: Action) -> widgets.Button:
         """The button of an action."""
         return self._buttons[action]
 
-    def refresh(self, state: DriverState) -> None:
-        """Show a snapshot."""
-        self.state_line.value = _state_html(state)
+    def refresh(self, state: DriverState, seen: Seen) -> None:
+        """Show a snapshot of the worker, and the run as it is on disk."""
+        self._seen = seen
+        self.state_line.value = _state_html(state, seen)
         share = state.done / state.total if state.total else 0.0
         self.bar.value = min(1.0, share) if state.mode in BUSY else 0.0
-        self.bar.description = ""
         self.bar_text.value = _progress_html(state)
         if self._refusal is not None and not _same_situation(self._refusal[1], state):
             self._refusal = None
         refused = self._refusal[0] if self._refusal is not None else ""
-        self.message.value = note(refused or state.message, error=bool(refused) or state.failed)
+        watched = seen.sentence if state.mode is Mode.WATCHING else ""
+        said = note(refused or state.message, error=bool(refused) or state.failed)
+        self.message.value = said + (note(watched, error=bool(seen.problem)) if watched else "")
         reasons = []
         for action, button in self._buttons.items():
-            reason = self._driver.why_not(action)
+            reason = self.why_not(action)
             button.disabled = reason is not None
             button.tooltip = reason or TIPS[action]
             if reason is not None:
@@ -95,27 +110,57 @@ class Controls:
         resume.description = "Start" if state.mode is Mode.NEW else "Resume"
         self.reasons.value = _reasons_html(reasons)
 
+    def why_not(self, action: Action) -> str | None:
+        """Why an action is impossible now, in a sentence; None where it is possible."""
+        reason = self._driver.why_not(action)
+        if reason is not None:
+            return reason
+        state, seen = self._driver.state, self._seen
+        if self._configuration is not None and self._configuration.problem:
+            if state.mode is Mode.NEW and action in STARTS:
+                return f"The configuration is not valid: {self._configuration.problem}"
+            if action is Action.FORK:
+                return f"The settings of the fork are not valid: {self._configuration.problem}"
+        if state.mode is Mode.WATCHING and seen.run == state.run:
+            if seen.problem and action in (*WRITES, Action.FORK):
+                return seen.problem
+            if seen.written_elsewhere and action in WRITES:
+                return "Another process writes this run: stop it there first, or fork the run."
+        return None
+
+    def _configured(self) -> None:
+        """The form has changed: a new run takes it as it is; a fork takes what differs."""
+        form = self._configuration
+        if form is None:
+            return
+        if self._driver.state.mode is Mode.NEW:
+            if not form.problem:
+                self._driver.start(form.config)
+            self.fork_settings.value = ""
+        else:
+            count = len(form.changed_names())
+            text = f"with {count} changed setting{'s' if count != 1 else ''}" if count else "with the same settings"
+            self.fork_settings.value = f'<span class="spark-muted">{text} (see Configuration)</span>'
+        self.refresh(self._driver.state, self._seen)
+
     def _button(
         self, action: Action, text: str, icon: str, ask: Callable[[], str | None], style: str = ""
     ) -> widgets.Button:
         button = widgets.Button(description=text, icon=icon, button_style=style, layout=_width("auto"))
-        button.on_click(lambda _: self._asked(ask()))
+        button.on_click(lambda _: self._asked(self.why_not(action) or ask()))
         self._buttons[action] = button
         return button
 
     def _asked(self, refusal: str | None) -> None:
         state = self._driver.state
         self._refusal = None if refusal is None else (refusal, state)
-        self.refresh(state)
+        self.refresh(state, self._seen)
 
     def _fork(self) -> str | None:
         name = self.fork_name.value.strip()
         if not name or Path(name).name != name or name.startswith("."):
             return "Give the fork a name without slashes, for example demo-lower-rate."
-        try:
-            overrides = _overrides(self.fork_settings.value)
-        except ValueError as error:
-            return str(error)
+        overrides = self._configuration.overrides() if self._configuration is not None else {}
         return self._driver.fork(self.back_to.value, self._driver.state.run.parent / name, overrides)
 
 
@@ -139,32 +184,13 @@ TIPS = {
 }
 
 
-def _overrides(text: str) -> dict[str, Any]:
-    """Settings as `section.field: value`, separated by semicolons, nested.
-
-    Raises:
-        ValueError: not of this form.
-    """
-    found: dict[str, Any] = {}
-    for item in filter(None, (part.strip() for part in text.split(";"))):
-        name, separator, value = item.partition(":")
-        if not separator or not name.strip():
-            raise ValueError(f'"{item}" is no setting: write section.field: value, several with semicolons.')
-        place = found
-        *sections, leaf = name.strip().split(".")
-        for section in sections:
-            place = place.setdefault(section, {})
-        try:
-            place[leaf] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError(f'"{value.strip()}" cannot be read as a value of {name.strip()}.') from None
-    return found
-
-
-def _state_html(state: DriverState) -> str:
+def _state_html(state: DriverState, seen: Seen) -> str:
+    completed, rounds = state.completed, state.rounds
+    if state.mode is Mode.WATCHING and seen.status is not None:
+        completed, rounds = seen.status.last_round, seen.config.rounds if seen.config is not None else 0
     parts = [f'<span class="spark-pill">{WORDS[state.mode]}</span>', f"<b>{html.escape(state.run.name)}</b>"]
-    if state.rounds:
-        parts.append(f"{state.completed} of {state.rounds} rounds done")
+    if rounds:
+        parts.append(f"{completed} of {max(completed, rounds)} rounds done")
     if state.due and state.mode not in BUSY:
         parts.append(f"next: {html.escape(state.due)} of round {state.round}")
     if state.mode in BUSY:

@@ -145,7 +145,9 @@ class Driver:
             return "A pause is on its way." if state.mode is Mode.STOPPING else "Nothing is being done."
         if state.mode in BUSY:
             return f"Busy: {state.doing}. Stop it first."
-        if action in (Action.BACK, Action.FORK) and (state.mode is Mode.NEW or not _exists(state.run)):
+        if state.mode is Mode.WATCHING and not _exists(state.run):
+            return f"There is no run at {state.run}: check the name, or start one there."
+        if action in (Action.BACK, Action.FORK) and state.mode is Mode.NEW:
             return "The run has no folder yet: start it first."
         if action is Action.RESUME and state.mode is Mode.READY:
             return "The run is held already."

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from workbench.notebook.driver import Driver, DriverState, Mode
+from workbench.notebook.run_on_disk import RunOnDisk, Seen
 
 INTERVAL = 0.2
 """Seconds between two refreshes while something happens."""
@@ -16,7 +17,7 @@ IDLE = 2.0
 
 logger = logging.getLogger(__name__)
 
-Refresh = Callable[[DriverState], None]
+Refresh = Callable[[DriverState, Seen], None]
 
 
 class Refresher:
@@ -31,6 +32,10 @@ class Refresher:
         self._panels: list[Refresh] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._disk = RunOnDisk()
+        self._seen: tuple[tuple[object, ...], float, Seen] | None = None
+        self.lock = threading.RLock()
+        """Held while panels are brought up to date; callbacks of panels that show data hold it, too."""
         self._thread: threading.Thread | None = None
 
     def add(self, refresh: Refresh) -> None:
@@ -43,6 +48,7 @@ class Refresher:
 
     def refresh_now(self) -> None:
         """One refresh on the calling thread."""
+        self._seen = None
         self._refresh(self._driver.state)
 
     def end(self) -> None:
@@ -63,14 +69,25 @@ class Refresher:
                 return
             time.sleep(INTERVAL)
 
+    def look(self, state: DriverState) -> Seen:
+        """The run on disk: read again when this process has written, and every `IDLE` seconds."""
+        key = (state.run, state.written, state.mode)
+        now = time.monotonic()
+        known = self._seen
+        if known is None or known[0] != key or now - known[1] >= IDLE:
+            known = self._seen = (key, now, self._disk.look(state.run))
+        return known[2]
+
     def _refresh(self, state: DriverState) -> None:
         with self._lock:
             panels = list(self._panels)
-        for refresh in panels:
-            try:
-                refresh(state)
-            except Exception:
-                logger.exception("A panel could not be brought up to date; it stays as it is.")
-                with self._lock:
-                    if refresh in self._panels:
-                        self._panels.remove(refresh)
+        with self.lock:
+            seen = self.look(state)
+            for refresh in panels:
+                try:
+                    refresh(state, seen)
+                except Exception:
+                    logger.exception("A panel could not be brought up to date; it stays as it is.")
+                    with self._lock:
+                        if refresh in self._panels:
+                            self._panels.remove(refresh)

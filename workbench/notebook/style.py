@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -53,3 +54,13 @@ def table(rows: list[tuple[str, str]], caption: str = "") -> str:
     )
     head = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     return f'<table class="spark-table">{head}<tbody>{body}</tbody></table>'
+
+
+class Panel:
+    """A part of the workbench that can be displayed alone: `panel` as the last line of a cell."""
+
+    def __init__(self, *children: widgets.Widget) -> None:
+        self.widget = panel(*children)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.widget._repr_mimebundle_(**kwargs)

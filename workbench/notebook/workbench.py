@@ -1,0 +1,185 @@
+"""All panels of one run together, and the ways to open them."""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+
+from spark_kernel.config import RunConfig, load_config
+from spark_kernel.errors import InputError, SparkError
+from workbench.notebook.configuration import Configuration
+from workbench.notebook.controls import Controls
+from workbench.notebook.driver import BUSY, Driver, Mode
+from workbench.notebook.preflight import Preflight
+from workbench.notebook.refresher import Refresher
+from workbench.settings_diff import nearest_preset
+
+_OPEN: weakref.WeakSet[Workbench] = weakref.WeakSet()
+"""The workbenches of this process: a run has one, however often its cell is run, as it has one writer."""
+END_SECONDS = 10.0
+"""How long a kernel that is shut down waits for a worker to let its run go."""
+
+
+class Workbench:
+    """The panels of a run. Display it whole, or a panel alone: `wb.controls`, `wb.dashboard`, ...
+
+    Panels read the run folder; nothing lives only in them. `wb.train(rounds)` is the blocking form for scripts and
+    hosts without widgets.
+    """
+
+    def __init__(self, driver: Driver, config: RunConfig | None, preset: str | None = None) -> None:
+        self._driver = driver
+        self._refresher = Refresher(driver)
+        seen = self._refresher.look(driver.state)
+        shown = config or seen.config or RunConfig()
+        self.preflight = Preflight(driver)
+        self.configuration = Configuration(shown, preset if preset is not None else nearest_preset(shown)[0])
+        self.controls = Controls(driver, self.configuration)
+        self._panels = {
+            "Preflight": self.preflight,
+            "Configuration": self.configuration,
+            "Controls": self.controls,
+        }
+        for panel in (self.controls, self.configuration):
+            panel.refresh(driver.state, seen)
+        for panel in (self.controls, self.configuration, self.preflight):
+            self._refresher.add(panel.refresh)
+        self._tabs: widgets.Tab | None = None
+        _OPEN.add(self)
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self._driver.state.run
+
+    @property
+    def driver(self) -> Driver:
+        """What the controls ask; its requests return at once."""
+        return self._driver
+
+    def train(self, rounds: int | None = None) -> None:
+        """Train and wait. An interrupt of the kernel stops at the next micro-batch, writes a checkpoint and returns.
+
+        Args:
+            rounds: how many more; None: all that are configured.
+
+        Raises:
+            SparkError: refused, or failed; says why.
+        """
+        refusal = self._driver.train(rounds)
+        self._finish(refusal)
+
+    def fork(self, name: str, round: int | None = None, **settings: Any) -> None:
+        """Go on from a round in a new run beside this one, and wait until it stands. These panels then show the fork.
+
+        Args:
+            name: of the new run's folder.
+            round: None: the last.
+            settings: changes, with double underscores: `learner__learning_rate=1e-4`.
+
+        Raises:
+            SparkError: refused, or failed; says why.
+        """
+        if not name or Path(name).name != name:
+            raise InputError(f'"{name}" is no name for a run: leave out slashes.')
+        overrides = {}
+        for dotted, value in settings.items():
+            *sections, leaf = dotted.split("__")
+            place: dict[str, Any] = overrides
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[leaf] = value
+        self._finish(self._driver.fork(round, self.run.parent / name, overrides))
+
+    def refresh(self) -> None:
+        """Bring every panel up to date now, instead of within two seconds."""
+        self._refresher.refresh_now()
+
+    def close(self) -> None:
+        """Stop what is under way, let the run go and stop refreshing. The panels stay as they are."""
+        self._driver.end()
+        self._refresher.refresh_now()
+        self._refresher.end()
+        _OPEN.discard(self)
+
+    def __enter__(self) -> Workbench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def widget(self) -> widgets.Tab:
+        """All panels, in tabs."""
+        if self._tabs is None:
+            self._tabs = widgets.Tab(
+                children=[panel.widget for panel in self._panels.values()], titles=list(self._panels)
+            )
+            self._tabs.selected_index = list(self._panels).index("Controls")
+        return self._tabs
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.widget._repr_mimebundle_(**kwargs)
+
+    def _finish(self, refusal: str | None) -> None:
+        """Wait for what was asked for.
+
+        Raises:
+            SparkError: it was refused, or failed.
+        """
+        if refusal is not None:
+            raise InputError(refusal)
+        try:
+            state = self._driver.wait(lambda now: now.mode not in BUSY)
+        except KeyboardInterrupt:
+            self._driver.stop()
+            state = self._driver.wait(lambda now: now.mode not in BUSY)
+        self._refresher.refresh_now()
+        if state.failed:
+            raise SparkError(state.message)
+        print(state.message)
+
+
+def open_run(run: str | Path) -> Workbench:
+    """The panels of a run on disk, which may be being written by another process. See `workbench.open`."""
+    path = Path(run).absolute()
+    known = _of_this_process(path)
+    return known if known is not None else Workbench(Driver(path), None)
+
+
+def new_run(source: str | Path | RunConfig, run: str | Path | None, settings: dict[str, Any]) -> Workbench:
+    """The panels of a run to be. See `workbench.new`.
+
+    Raises:
+        InputError: an unknown preset or setting, a value out of range, or a folder that holds a run.
+    """
+    if isinstance(source, RunConfig):
+        config, preset = load_config(source.model_dump(), **settings), None
+    else:
+        config = load_config(source, **settings)
+        preset = None if str(source).endswith((".yaml", ".yml")) else str(source)
+    name = (preset or "run").replace("+", "-")
+    path = Path(run if run is not None else Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}").absolute()
+    known = _of_this_process(path)
+    if known is not None and known.driver.state.mode is Mode.NEW:
+        known.configuration.set(config)
+        return known
+    if (path / "run.json").exists():
+        raise InputError(f'{path} holds a run already: workbench.open("{path}") shows it; or choose another folder.')
+    return Workbench(Driver(path, config), config, preset)
+
+
+def _of_this_process(run: Path) -> Workbench | None:
+    return next((wb for wb in _OPEN if wb.run == run and wb.driver.state.mode is not Mode.ENDED), None)
+
+
+@atexit.register
+def _let_go() -> None:
+    """A kernel that is shut down closes its runs, so that nobody has to take it for a crash."""
+    for wb in list(_OPEN):
+        wb.driver.end(END_SECONDS)
