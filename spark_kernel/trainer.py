@@ -23,7 +23,7 @@ from spark_kernel.assembly import Parts, evaluation_settings, roll_out_settings
 from spark_kernel.config import RunConfig
 from spark_kernel.errors import PhaseError, Stopped
 from spark_kernel.evaluate.held_out import HeldOutEvaluation, evaluate_held_out
-from spark_kernel.evaluate.round_metrics import kind_stats
+from spark_kernel.evaluate.round_metrics import round_report
 from spark_kernel.events import Event, Listener, StopRequest
 from spark_kernel.interrupt import stops_on_signals
 from spark_kernel.learner.checkpoint import STATE_FOLDER, save_learner
@@ -179,7 +179,7 @@ class Trainer:
         """The end of a round: its report and tables are written, and the next round is due."""
         with self._phase(Phase.REPORT):
             flight = self.state.flight
-            report = self._round_report()
+            report = round_report(flight, policy_version=self.policy_version, queue_length=len(self.state.queue))
             records = RoundRecords(
                 round=flight.round,
                 problems=flight.problems,
@@ -358,27 +358,6 @@ class Trainer:
             return Recycled()
         return re_evaluate(
             groups, self._history.problems, self._history.sources_for(self.state.flight), self._recycling, **keyed
-        )
-
-    def _round_report(self) -> RoundReport:
-        flight = self.state.flight
-        made = Counter(f"{task.kind}/{task.origin}" for task in flight.made)
-        balance_before, balance_after = Counter[str](), Counter[str]()
-        for recycled in flight.recycled.values():
-            balance_before.update(recycled.balance_before)
-            balance_after.update(recycled.balance_after)
-        return RoundReport(
-            round=flight.round,
-            policy_version=self.parts.policy.version,
-            kinds=tuple(stats for period, groups in flight.groups.items() for stats in kind_stats(groups, period)),
-            updates=tuple(flight.updates),
-            seconds_by_phase=dict(flight.seconds),
-            recycled=dict(sorted(made.items())),
-            exclusions=dict(sorted(Counter(f"{e.stage}/{e.reason}" for e in flight.exclusions).items())),
-            queue_length=len(self.state.queue),
-            balance_before=dict(balance_before),
-            balance_after=dict(balance_after),
-            notes=tuple(flight.notes),
         )
 
     def _updated(self, stage: Stage, groups: Sequence[Group]) -> tuple[UpdateStats, tuple[Exclusion, ...]]:

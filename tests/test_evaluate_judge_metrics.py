@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spark_kernel.evaluate.intervals import clustered_mean, clustered_proportion
 from spark_kernel.evaluate.judge_metrics import calibration, is_one_sided, judge_metrics, swapped_agreement
-from spark_kernel.evaluate.round_metrics import exclusion_counts, kind_stats, missing_counts, task_counts
+from spark_kernel.evaluate.round_metrics import exclusion_counts, kind_stats, task_counts
 from spark_kernel.records import (
     Exclusion,
     ExclusionReason,
@@ -318,14 +318,7 @@ def test_rewards_outside_the_unit_range_get_the_plain_interval():
     assert (line.reward_mean, line.reward_low) == (expected.value, expected.low)
 
 
-def test_counts_of_what_is_missing_and_what_was_left_out():
-    lost = group(task("a"), Parse.TIMEOUT, Parse.CRASH, "Yes")
-    unverified = Group(task("b", Kind.PAIRWISE, "A"), (replace(rollout(task("b"), None), score=None),))
-    assert missing_counts([lost, unverified]) == {
-        "pairwise/solve/unverified": 1,
-        "pointwise/solve/crash": 1,
-        "pointwise/solve/timeout": 1,
-    }
+def test_counts_of_what_was_made_and_what_was_left_out():
     exclusions = [
         Exclusion(1, "recycle", ExclusionReason.NO_ANSWER, "x"),
         Exclusion(1, "recycle", ExclusionReason.NO_ANSWER, "y"),

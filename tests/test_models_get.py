@@ -7,7 +7,6 @@ import json
 import zipfile
 from pathlib import Path
 
-import gguf
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -31,6 +30,8 @@ def permuted(weight: torch.Tensor, heads: int) -> torch.Tensor:
 
 def write_gguf(folder: Path, target: Path) -> None:
     """A Llama folder as a GGUF file in float32, with its byte tokenizer."""
+    import gguf  # takes seconds where vLLM is installed
+
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     config = model.config

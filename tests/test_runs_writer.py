@@ -88,20 +88,17 @@ def test_rounds_phases_and_evaluations_come_back_equal(writer: RunWriter, run: P
     assert reader.report(1) == report
     assert reader.reports() == [report, make_round(2)[2]]
     assert reader.read_evaluation(2) == evaluation
-    assert writer.recall_evaluation(2) == (evaluation, summary)
-    assert writer.recall_evaluation(1) is None
+    assert reader.evaluation(2) == summary
     assert reader.phases() == []
     assert reader.config_yaml == CONFIG
     assert reader.environment == ENVIRONMENT
 
 
-def test_an_evaluation_gives_way_to_a_new_one_of_the_same_round(writer: RunWriter) -> None:
+def test_an_evaluation_gives_way_to_a_new_one_of_the_same_round(writer: RunWriter, run: Path) -> None:
     records, _ = make_evaluation(0)
     writer.write_evaluation(records, {"accuracy": 0.25})
     writer.write_evaluation(records, {"accuracy": 0.5})
-    found = writer.recall_evaluation(0)
-    assert found is not None
-    assert found[1] == {"accuracy": 0.5}
+    assert RunReader(run).evaluation(0) == {"accuracy": 0.5}
     assert writer.evaluations() == [0]
 
 

@@ -5,7 +5,7 @@ Independent of the workbench's own engine and evaluation on purpose, so that one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,12 +142,6 @@ def balanced(name: str, outputs: Sequence[Output]) -> Figure:
     """Mean of the recalls of "Yes" and "No"; what did not parse is wrong."""
     observed = ((o.task.problem_id, o.task.label, float(o.correct)) for o in outputs)
     return _as_figure(name, balanced_proportion(observed, ("Yes", "No")))
-
-
-def mean_tokens(outputs: Iterable[Output]) -> float:
-    """Tokens per output, the end token included."""
-    lengths = [output.tokens for output in outputs]
-    return sum(lengths) / len(lengths)
 
 
 def _figure(name: str, outputs: Sequence[Output], hits: Sequence[bool]) -> Figure:

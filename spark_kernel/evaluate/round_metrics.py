@@ -8,7 +8,32 @@ from collections.abc import Iterable, Sequence
 from spark_kernel.evaluate.intervals import Estimate, clustered_mean, clustered_proportion
 from spark_kernel.evaluate.judge_metrics import judge_metrics
 from spark_kernel.objective.advantages import has_zero_variance
-from spark_kernel.records import Exclusion, Group, Kind, KindStats, Origin, Parse, Period, Task
+from spark_kernel.records import Exclusion, Group, Kind, KindStats, Origin, Parse, Period, RoundReport, Task
+from spark_kernel.round_state import RoundState
+
+
+def round_report(flight: RoundState, *, policy_version: int, queue_length: int) -> RoundReport:
+    """The report of a round whose stages are all done.
+
+    `policy_version` and `queue_length` (tasks that wait) are those at the end of the round.
+    """
+    before, after = Counter[str](), Counter[str]()
+    for recycled in flight.recycled.values():
+        before.update(recycled.balance_before)
+        after.update(recycled.balance_after)
+    return RoundReport(
+        round=flight.round,
+        policy_version=policy_version,
+        kinds=tuple(stats for period, groups in flight.groups.items() for stats in kind_stats(groups, period)),
+        updates=tuple(flight.updates),
+        seconds_by_phase=dict(flight.seconds),
+        recycled=task_counts(flight.made),
+        exclusions=exclusion_counts(flight.exclusions),
+        queue_length=queue_length,
+        balance_before=dict(before),
+        balance_after=dict(after),
+        notes=tuple(flight.notes),
+    )
 
 
 def kind_stats(groups: Sequence[Group], period: Period) -> tuple[KindStats, ...]:
@@ -18,17 +43,6 @@ def kind_stats(groups: Sequence[Group], period: Period) -> tuple[KindStats, ...]
         lines.setdefault((group.task.kind, group.task.origin), []).append(group)
     order = [(kind, origin) for kind in Kind for origin in Origin if (kind, origin) in lines]
     return tuple(_line(period, kind, origin, lines[kind, origin]) for kind, origin in order)
-
-
-def missing_counts(groups: Iterable[Group]) -> dict[str, int]:
-    """Rollouts without a reward by "kind/origin/why": why is "timeout", "crash" or "unverified"."""
-    counts: Counter[str] = Counter()
-    for group in groups:
-        for rollout in group.rollouts:
-            if rollout.score is None or rollout.score.reward is None:
-                why = rollout.score.parse if rollout.score else "unverified"
-                counts[f"{group.task.kind}/{group.task.origin}/{why}"] += 1
-    return dict(sorted(counts.items()))
 
 
 def exclusion_counts(exclusions: Iterable[Exclusion]) -> dict[str, int]:

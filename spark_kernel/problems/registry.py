@@ -50,11 +50,6 @@ def make_source(name: str, options: Mapping[str, Any], seed: int) -> ProblemSour
     return source
 
 
-def option_names(factory: Factory) -> list[str]:
-    """The options a factory takes: its keyword arguments, without the seed."""
-    return [parameter.name for parameter in _keywords(factory) if parameter.name != "seed"]
-
-
 def _installed() -> dict[str, str]:
     points = entry_points(group=ENTRY_POINT_GROUP)
     return {point.name: point.value for point in points if point.name not in BUILT_IN}

@@ -234,13 +234,6 @@ class RunWriter:
             storage.write_evaluation(temporary, records, report)
         self._note({"event": "evaluation", "round": records.round})
 
-    def recall_evaluation(self, round: int) -> tuple[EvaluationRecords, dict[str, Any]] | None:
-        """The evaluation after a round and its report; None if there is none."""
-        folder = self.path / EVALUATIONS / numbered(round)
-        if not folder.exists():
-            return None
-        return storage.read_evaluation(folder), storage.read_evaluation_report(folder)
-
     def write_checkpoint(
         self, name: str, write: Callable[[Path], None], *, position: Mapping[str, Any] | None = None
     ) -> Path:

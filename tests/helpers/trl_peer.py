@@ -1,21 +1,28 @@
-"""TRL's GRPOTrainer as an oracle: its own loss and its own advantages, on tensors that we give it."""
+"""TRL's GRPOTrainer as an oracle: its own loss and its own advantages, on tensors that we give it.
+
+TRL is imported when a trainer is made: it takes seconds, which collecting the fast tests should not.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Dataset
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-from trl import GRPOConfig, GRPOTrainer
+
+if TYPE_CHECKING:
+    from trl import GRPOTrainer
 
 from tests.helpers.tiny_models import save_tiny_llama
 
 
 def make_trainer(folder: Path, rewards: Any, *, num_generations: int, batch: int, **settings: Any) -> GRPOTrainer:
     """A trainer of a tiny model on the CPU, in float32, that logs and saves nothing."""
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+    from trl import GRPOConfig, GRPOTrainer
+
     save_tiny_llama(folder / "model")
     arguments = {
         "output_dir": str(folder / "out"),
