@@ -12,9 +12,10 @@ from spark_kernel.errors import InputError, Stopped
 from spark_kernel.evaluate.cases import Candidate, candidates_of
 from spark_kernel.evaluate.compare import Checkpoint, RunResult, compare_runs, line_cells
 from spark_kernel.evaluate.held_out import EvaluationSettings, evaluate_held_out
-from spark_kernel.evaluate.verdict_probability import verdict_opening, yes_probabilities
+from spark_kernel.evaluate.verdict_probability import yes_probabilities
 from spark_kernel.records import ExclusionReason, Kind, Origin, Parse, View
 from spark_kernel.test_time.steps import Stop
+from spark_kernel.test_time.verdict_probability import verdict_opening
 from spark_kernel.verify import VerifierPool
 from tests.helpers.scripted_engine import LocalScorer, ScriptedEngine, sum_problem
 

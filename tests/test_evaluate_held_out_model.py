@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from spark_kernel.evaluate.held_out import EvaluationSettings, evaluate_held_out
-from spark_kernel.evaluate.verdict_probability import spellings, verdict_opening, yes_probabilities
+from spark_kernel.evaluate.verdict_probability import yes_probabilities
 from spark_kernel.models.policy import load_policy
 from spark_kernel.models.settings import ModelSettings
 from spark_kernel.problems.arithmetic import ArithmeticSource
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Kind, Parse
 from spark_kernel.rollout.transformers_engine import TransformersEngine
+from spark_kernel.test_time.verdict_probability import spellings, verdict_opening
 from tests.helpers.scripted_engine import LocalScorer
 from tests.helpers.tiny_models import save_talkative_llama
 
@@ -71,7 +72,7 @@ def test_probability_of_yes_equals_that_of_a_plain_forward_pass(policy, found):
     assert set(probabilities) == {group.rollouts[0].id for group in read}
     assert read
     for group in read[:6]:
-        rollout, words = group.rollouts[0], spellings(group.task)
+        rollout, words = group.rollouts[0], spellings(group.task.label_map)
         start = policy.encoder.prompt_ids(Prompt(group.task.id, group.task.messages, ()))
         opening = verdict_opening(rollout.text, words)
         logprobs = [

@@ -17,7 +17,7 @@ from spark_kernel.evaluate.cases import STAGE, Candidate, Case, CaseMaker, by_pr
 from spark_kernel.evaluate.chains import chain_groups
 from spark_kernel.evaluate.round_metrics import exclusion_counts
 from spark_kernel.evaluate.summaries import answer_summary, judge_summary, loop_summary, reflection_summary
-from spark_kernel.evaluate.verdict_probability import Encode, yes_probabilities
+from spark_kernel.evaluate.verdict_probability import yes_probabilities
 from spark_kernel.keyed_random import derive_seed
 from spark_kernel.prompts.build import WrittenPrompt
 from spark_kernel.prompts.prompt import Prompt
@@ -25,6 +25,7 @@ from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Proble
 from spark_kernel.rollout.engine import RolloutEngine, Sampling
 from spark_kernel.test_time.loop import image_paths, self_correct
 from spark_kernel.test_time.steps import Attempt, LoopSettings
+from spark_kernel.test_time.verdict_probability import Encode
 from spark_kernel.verify.verifier import VerifyRequest
 
 

@@ -15,6 +15,7 @@ from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.decode_cache import expand_for_decoding
 from spark_kernel.rollout.engine import Completion, PolicyWeights, Sampling
 from spark_kernel.rollout.sampling import choose_tokens, row_uniforms
+from spark_kernel.rollout.streaming import IncrementalText, OnText
 
 DROP_SHARE = 0.125
 """Finished rows are dropped from the batch once they are this share of it: a drop copies the cache."""
@@ -70,6 +71,23 @@ class TransformersEngine:
             on_progress(sum(len(prompts[i].seeds) for i in batch))
         return results
 
+    def stream(
+        self, prompt: Prompt, sampling: Sampling, on_text: OnText, *, check_stop: StopCheck = lambda: None
+    ) -> Completion:
+        """See `StreamingEngine.stream`."""
+        _ = self.version
+        self._check_lengths([prompt], self.count_tokens([prompt]), sampling)
+        text = IncrementalText(lambda ids: self._policy.encoder.decode([ids])[0])
+
+        def on_token(token: int) -> None:
+            if piece := text.push(token):
+                on_text(piece, text.tokens)
+
+        ((completion,),) = self._decode([prompt], sampling, check_stop, on_token)
+        if rest := text.rest(completion.text):
+            on_text(rest, text.tokens)
+        return completion
+
     def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
         """See `RolloutEngine.score`."""
         _ = self.version
@@ -109,13 +127,21 @@ class TransformersEngine:
                 )
 
     @torch.inference_mode()
-    def _decode(self, prompts: Sequence[Prompt], sampling: Sampling, check_stop: StopCheck) -> list[list[Completion]]:
+    def _decode(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        check_stop: StopCheck,
+        on_token: Callable[[int], None] | None = None,
+    ) -> list[list[Completion]]:
         started = time.perf_counter()
         policy = self._policy
         counts = [len(prompt.seeds) for prompt in prompts]
         uniforms = row_uniforms([s for p in prompts for s in p.seeds], sampling.max_new_tokens, policy.device)
         with policy.loaded.arithmetic():
-            tokens, logprobs, lengths, ended = _decode_rows(policy, prompts, counts, sampling, uniforms, check_stop)
+            tokens, logprobs, lengths, ended = _decode_rows(
+                policy, prompts, counts, sampling, uniforms, check_stop, on_token
+            )
         rows = [tuple(row[:n]) for row, n in zip(tokens.tolist(), lengths, strict=True)]
         values = [tuple(row[:n]) for row, n in zip(logprobs.tolist(), lengths, strict=True)]
         texts = policy.encoder.decode(rows)
@@ -134,8 +160,12 @@ def _decode_rows(
     sampling: Sampling,
     uniforms_B_T: Tensor,
     check_stop: StopCheck,
+    on_token: Callable[[int], None] | None,
 ) -> tuple[Tensor, Tensor, list[int], list[bool]]:
-    """Decode all rows; tokens and log-probabilities [rows, max_new_tokens] on the CPU, lengths, and who ended."""
+    """Decode all rows; tokens and log-probabilities [rows, max_new_tokens] on the CPU, lengths, and who ended.
+
+    `on_token` receives each token of the first row as soon as it is drawn; for a single row.
+    """
     device = policy.device
     network = policy.network
     project = output_projection(network)
@@ -163,6 +193,8 @@ def _decode_rows(
         tokens, logprobs = choose_tokens(logits, sampling, uniforms_B_T[alive, step])
         tokens_out[alive, step] = tokens
         logprobs_out[alive, step] = logprobs
+        if on_token is not None:
+            on_token(int(tokens[0]))
         finishing = torch.isin(tokens, eos) & ~ended[alive]
         lengths[alive[finishing]] = step + 1
         ended[alive[finishing]] = True

@@ -21,7 +21,17 @@ from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.prompts.verdicts import VerdictReading, read_answer, read_verdict
 from spark_kernel.records import Kind, Parse, Problem, View
 from spark_kernel.rollout.engine import Completion, RolloutEngine, Sampling
+from spark_kernel.rollout.streaming import stream_one
+from spark_kernel.test_time.events import (
+    ChainEnded,
+    ChainEvent,
+    StepFinished,
+    StepStarted,
+    TextDelta,
+    VerdictProbability,
+)
 from spark_kernel.test_time.steps import Attempt, LoopSettings, Step, Stop
+from spark_kernel.test_time.verdict_probability import Encode, Judged, yes_probabilities
 
 
 def self_correct(
@@ -32,6 +42,7 @@ def self_correct(
     seed: int,
     solve_prompts: Mapping[str, WrittenPrompt] | None = None,
     image_root: Path | None = None,
+    encode: Encode | None = None,
     on_step: Callable[[Step], None] = lambda _: None,
     on_progress: Callable[[int], None] = lambda _: None,
     check_stop: StopCheck = lambda: None,
@@ -42,30 +53,49 @@ def self_correct(
         seed: with the problem's id and the step's index it determines every draw, whatever else is in the batch.
         solve_prompts: how to ask a problem first, by its id; where absent a template is drawn.
         image_root: folder that relative image paths start from.
+        encode: text to token ids; where given, every judgement gets its probability of "Yes".
         on_step: receives every step once its batch is sampled; whether it is final is settled later.
 
     Raises:
         ModelError: a question alone does not fit the context.
     """
-    loop = _Loop(engine, settings, seed, solve_prompts or {}, image_root, on_step, on_progress, check_stop)
-    chains = [_Chain(problem) for problem in problems]
-    loop.solve(chains)
-    for used in range(settings.reflections + 1):
-        waiting = [chain for chain in chains if chain.open]
-        if used == settings.reflections and not settings.judge_last:
-            for chain in waiting:
-                chain.keep(Stop.UNJUDGED, "The last reflection is returned without a judgement.")
-            break
-        unanswered = [chain for chain in waiting if chain.response.answer is None]
-        rejected = loop.judge([chain for chain in waiting if chain.response.answer is not None])
-        if used < settings.reflections:
-            loop.reflect([*unanswered, *rejected])
-            continue
-        for chain in unanswered:
-            chain.fall_back(Stop.NO_ANSWER, "The last reflection has no answer: back to the first, if there is one.")
-        for chain in rejected:
-            chain.fall_back(Stop.REJECTED, "The last reflection was rejected: back to the first answer, if any.")
-    return tuple(chain.attempt() for chain in chains)
+    loop = _Loop(
+        engine, settings, seed, solve_prompts or {}, image_root, encode, on_step, on_progress, None, check_stop
+    )
+    return loop.run(problems)
+
+
+def self_correct_live(
+    engine: RolloutEngine,
+    problem: Problem,
+    settings: LoopSettings,
+    on_event: Callable[[ChainEvent], None],
+    *,
+    seed: int,
+    solve_prompt: WrittenPrompt | None = None,
+    image_root: Path | None = None,
+    encode: Encode | None = None,
+    check_stop: StopCheck = lambda: None,
+) -> Attempt:
+    """The chain of one problem, told as it happens; the same chain as from `self_correct`.
+
+    Events come in the caller's thread: StepStarted, TextDelta any number of times, StepFinished, for a judgement
+    VerdictProbability (with `encode`), and so on from step to step; ChainEnded last.
+
+    Args:
+        on_event: receives every event; an exception from it ends the chain.
+        check_stop: called before every token; what it raises comes out of here, and no further event follows.
+
+    Raises:
+        ModelError: the question alone does not fit the context.
+    """
+    prompts = {} if solve_prompt is None else {problem.id: solve_prompt}
+    loop = _Loop(
+        engine, settings, seed, prompts, image_root, encode, lambda _: None, lambda _: None, on_event, check_stop
+    )
+    (attempt,) = loop.run([problem])
+    on_event(ChainEnded(attempt))
+    return attempt
 
 
 def image_paths(problem: Problem, root: Path | None) -> tuple[Path, ...]:
@@ -136,9 +166,33 @@ class _Loop:
     seed: int
     solve_prompts: Mapping[str, WrittenPrompt]
     image_root: Path | None
+    encode: Encode | None
     on_step: Callable[[Step], None]
     on_progress: Callable[[int], None]
+    on_event: Callable[[ChainEvent], None] | None
     check_stop: StopCheck
+
+    def run(self, problems: Sequence[Problem]) -> tuple[Attempt, ...]:
+        chains = [_Chain(problem) for problem in problems]
+        self.solve(chains)
+        for used in range(self.settings.reflections + 1):
+            waiting = [chain for chain in chains if chain.open]
+            if used == self.settings.reflections and not self.settings.judge_last:
+                for chain in waiting:
+                    chain.keep(Stop.UNJUDGED, "The last reflection is returned without a judgement.")
+                break
+            unanswered = [chain for chain in waiting if chain.response.answer is None]
+            rejected = self.judge([chain for chain in waiting if chain.response.answer is not None])
+            if used < self.settings.reflections:
+                self.reflect([*unanswered, *rejected])
+                continue
+            for chain in unanswered:
+                chain.fall_back(
+                    Stop.NO_ANSWER, "The last reflection has no answer: back to the first, if there is one."
+                )
+            for chain in rejected:
+                chain.fall_back(Stop.REJECTED, "The last reflection was rejected: back to the first answer, if any.")
+        return tuple(chain.attempt() for chain in chains)
 
     def solve(self, chains: Sequence[_Chain]) -> None:
         self._ask([self._draft(chain, Kind.SOLVE, None) for chain in chains], Kind.SOLVE)
@@ -216,19 +270,44 @@ class _Loop:
     def _ask(self, drafts: Sequence[_Draft], kind: Kind) -> list[tuple[_Chain, Step]]:
         if not drafts:
             return []
-        completions = self.engine.sample(
-            [draft.prompt for draft in drafts],
-            self._sampling(kind),
-            on_progress=self.on_progress,
-            check_stop=self.check_stop,
-        )
-        asked = []
-        for draft, (completion,) in zip(drafts, completions, strict=True):
-            step = _step(draft, kind, completion)
+        completions = self._sample(drafts, kind)
+        steps = [_step(draft, kind, completion) for draft, completion in zip(drafts, completions, strict=True)]
+        if self.on_event is not None:
+            self.on_event(StepFinished(steps[0]))
+        if kind.judges and self.encode is not None:
+            steps = self._with_probabilities(self.encode, drafts, steps)
+            if self.on_event is not None:
+                self.on_event(VerdictProbability(steps[0].index, steps[0].yes_probability))
+        for draft, step in zip(drafts, steps, strict=True):
             draft.chain.steps.append(step)
             self.on_step(step)
-            asked.append((draft.chain, step))
-        return asked
+        return [(draft.chain, step) for draft, step in zip(drafts, steps, strict=True)]
+
+    def _sample(self, drafts: Sequence[_Draft], kind: Kind) -> list[Completion]:
+        sampling = self._sampling(kind)
+        if self.on_event is None:
+            outputs = self.engine.sample(
+                [draft.prompt for draft in drafts],
+                sampling,
+                on_progress=self.on_progress,
+                check_stop=self.check_stop,
+            )
+            return [completion for (completion,) in outputs]
+        (draft,) = drafts
+        on_event, written, index = self.on_event, draft.written, len(draft.chain.steps)
+        about = draft.chain.current if index else None
+        on_event(StepStarted(index, kind, written.template_id, written.messages, written.label_map, about, draft.view))
+
+        def on_text(text: str, tokens: int) -> None:
+            on_event(TextDelta(index, text, tokens))
+
+        return [stream_one(self.engine, draft.prompt, sampling, on_text, check_stop=self.check_stop)]
+
+    def _with_probabilities(self, encode: Encode, drafts: Sequence[_Draft], steps: Sequence[Step]) -> list[Step]:
+        self.check_stop()
+        judged = [Judged(draft.prompt, step.label_map, (step.text,)) for draft, step in zip(drafts, steps, strict=True)]
+        found = yes_probabilities(self.engine, encode, judged)
+        return [replace(step, yes_probability=yes) for step, (yes,) in zip(steps, found, strict=True)]
 
     def _sampling(self, kind: Kind) -> Sampling:
         if kind is Kind.SOLVE:

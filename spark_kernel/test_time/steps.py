@@ -62,7 +62,8 @@ class Step:
 
     `kind`: SOLVE, POINTWISE (the judgement) or REFLECTION. `about`: index of the step whose response the prompt
     shows, None for the first step. `view`: what it shows of it. `answer`: of a solve or reflection step, as a prompt
-    would show it; `verdict`: "Yes" or "No" of a judgement. `parse`: NONE where there is neither, AMBIGUOUS where
+    would show it; `verdict`: "Yes" or "No" of a judgement; `yes_probability`: the judge's probability of "Yes", None
+    where it was not asked for or no verdict could be read. `parse`: NONE where there is neither, AMBIGUOUS where
     verdicts disagree. `first`: the first answer; `final`: the answer the loop returned (False until the chain ended).
     """
 
@@ -78,6 +79,7 @@ class Step:
     parse: Parse
     answer: str | None = None
     verdict: str | None = None
+    yes_probability: float | None = None
     first: bool = False
     final: bool = False
 
