@@ -9,9 +9,10 @@ from typing import Any
 import ipywidgets as widgets
 
 from spark_kernel.config import RunConfig
-from spark_kernel.errors import SparkError
+from spark_kernel.errors import InputError
 from spark_kernel.runs.environment import describe_environment
 from workbench.notebook.driver import Driver, DriverState, Mode
+from workbench.notebook.job import Job
 from workbench.notebook.run_on_disk import Seen
 from workbench.notebook.style import Panel, note, row, table
 
@@ -24,10 +25,10 @@ class Preflight(Panel):
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._machine: dict[str, Any] | None = None
+        self._looking: threading.Thread | None = None
         self._free: list[tuple[str, str]] = []
         self._config: RunConfig | None = None
         self._shown: object = None
-        self._checking: threading.Thread | None = None
         self.facts = widgets.HTML()
         self.memory = widgets.HTML()
         self.check = widgets.Button(
@@ -35,7 +36,7 @@ class Preflight(Panel):
             icon="balance-scale",
             tooltip="Estimate what the run needs before its weights are loaded; may fetch the model's configuration",
         )
-        self.check.on_click(lambda _: self._check())
+        self.job = Job(self.check, self.memory, self._estimate, "Estimating ...")
         super().__init__(self.facts, row(self.check), self.memory)
         self.facts.value = note("Looking at this machine ...")
 
@@ -43,20 +44,26 @@ class Preflight(Panel):
         """Show the run, and the machine once it is known."""
         config = self._driver.config or seen.config
         self._config = config
-        key = (state.run, state.mode is Mode.NEW, seen.problem, config)
+        key = (state.run, state.mode is Mode.NEW, seen.problem, config, self._machine is None)
         if key == self._shown:
             return
         recorded = seen.reader.environment if seen.reader is not None else None
         self.facts.value = self._facts(state, seen, config, recorded)
         self._shown = key
-        if self._machine is None:
-            self._machine, self._free = describe_environment(), _free_memory()
-            self.facts.value = self._facts(state, seen, config, recorded)
+        if self._machine is None and self._looking is None:
+            self._looking = threading.Thread(target=self._look, args=(state, seen), name="this machine", daemon=True)
+            self._looking.start()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Block until a memory check that was asked for is done."""
-        if self._checking is not None:
-            self._checking.join(timeout)
+        """Block until the machine was looked at, and a memory check that was asked for is done."""
+        if self._looking is not None:
+            self._looking.join(timeout)
+        self.job.wait(timeout)
+
+    def _look(self, state: DriverState, seen: Seen) -> None:
+        self._free = _free_memory()
+        self._machine = describe_environment()
+        self.refresh(state, seen)
 
     def _facts(self, state: DriverState, seen: Seen, config: RunConfig | None, recorded: dict[str, Any] | None) -> str:
         rows = [("run folder", str(state.run))]
@@ -76,30 +83,14 @@ class Preflight(Panel):
             parts.append(table(_machine_rows(recorded), "Where the run was started"))
         return "".join(parts)
 
-    def _check(self) -> None:
-        config = self._config
-        if self._checking is not None and self._checking.is_alive():
-            return
-        if config is None:
-            self.memory.value = note("The configuration of this run cannot be read.", error=True)
-            return
-        self.check.disabled = True
-        self.memory.value = note("Estimating ...")
-        self._checking = threading.Thread(target=self._estimate, args=(config,), name="preflight", daemon=True)
-        self._checking.start()
-
-    def _estimate(self, config: RunConfig) -> None:
+    def _estimate(self) -> str:
         from spark_kernel.assembly import memory_demand, model_settings
         from spark_kernel.models.preflight import check_memory
 
-        try:
-            found = check_memory(model_settings(config), memory_demand(config))
-            line = found.line if found is not None else "The need cannot be told beforehand (quantized weights)."
-            self.memory.value = note(line)
-        except (SparkError, OSError) as error:
-            self.memory.value = note(" ".join(str(error).split()), error=True)
-        finally:
-            self.check.disabled = False
+        if self._config is None:
+            raise InputError("The configuration of this run cannot be read.")
+        found = check_memory(model_settings(self._config), memory_demand(self._config))
+        return found.line if found is not None else "The need cannot be told beforehand (quantized weights)."
 
 
 def _machine_rows(environment: dict[str, Any]) -> list[tuple[str, str]]:

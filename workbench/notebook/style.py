@@ -21,6 +21,30 @@ CSS = """
   border-bottom: 1px solid var(--jp-border-color2, #999); vertical-align: top; }
 .spark-panel pre.spark-text { white-space: pre-wrap; overflow-wrap: anywhere; margin: 2px 0;
   font-family: var(--jp-code-font-family, monospace); font-size: var(--jp-code-font-size, 13px); }
+.spark-panel .spark-help { opacity: .85; padding-left: 8px; line-height: 1.35; }
+.spark-panel .spark-changed .widget-label { font-weight: 700; }
+.spark-panel details > summary { cursor: pointer; padding: 2px 0; }
+.spark-panel caption { text-align: left; font-weight: 600; padding: 4px 0; color: var(--jp-ui-font-color1); }
+.spark-panel h3, .spark-panel h4, .spark-panel h5 { margin: 8px 0 2px; font-weight: 600; }
+.spark-panel .spark-model-text { border-left: 2px solid var(--jp-border-color2, #999); padding: 2px 10px; margin: 2px 0;
+  max-height: 420px; overflow: auto; }
+.spark-panel .spark-model-text pre, .spark-panel details pre { white-space: pre-wrap; overflow-wrap: anywhere;
+  margin: 2px 0; }
+.spark-panel .spark-role { font-weight: 600; margin-top: 6px; }
+.spark-panel img.spark-image { max-width: 420px; max-height: 320px; display: block; margin: 4px 0;
+  background: #fff; }
+.spark-panel .spark-bar { display: inline-block; height: 10px; background: var(--jp-brand-color1, #1976d2); }
+.spark-panel .spark-lost { outline: 2px solid var(--jp-error-color1, #c62828); font-weight: 700; }
+.spark-panel .spark-columns { display: flex; gap: 12px; flex-wrap: wrap; align-items: flex-start; }
+.spark-panel .spark-column { flex: 1 1 260px; min-width: 0; }
+.spark-panel .spark-diff ins { text-decoration: underline; background: rgba(0, 158, 115, .25); color: inherit; }
+.spark-panel .spark-diff del { text-decoration: line-through; background: rgba(213, 94, 0, .25); color: inherit; }
+.spark-panel .spark-p1 { background: rgba(213, 94, 0, .12); }
+.spark-panel .spark-p2 { background: rgba(213, 94, 0, .24); }
+.spark-panel .spark-p3 { background: rgba(213, 94, 0, .36); }
+.spark-panel .spark-p4 { background: rgba(213, 94, 0, .36); text-decoration: underline dotted; }
+.spark-panel .spark-figure { flex: 1 1 500px; min-width: 380px; max-width: 100%; }
+.spark-panel.spark-wide { max-width: none; }
 </style>
 """
 

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import atexit
 import weakref
+from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ipywidgets as widgets
 
 from spark_kernel.config import RunConfig, load_config
 from spark_kernel.errors import InputError, SparkError
+from workbench.notebook.compare import Compare
 from workbench.notebook.configuration import Configuration
 from workbench.notebook.controls import Controls
+from workbench.notebook.correction import Correction
+from workbench.notebook.dashboard import Dashboard
 from workbench.notebook.driver import BUSY, Driver, Mode
+from workbench.notebook.export_panel import Export
 from workbench.notebook.preflight import Preflight
+from workbench.notebook.recycled import Recycled
 from workbench.notebook.refresher import Refresher
+from workbench.notebook.rollouts import Rollouts
+from workbench.notebook.shared import DataPanel, Shared
+from workbench.notebook.style import Panel
 from workbench.settings_diff import nearest_preset
 
 _OPEN: weakref.WeakSet[Workbench] = weakref.WeakSet()
 """The workbenches of this process: a run has one, however often its cell is run, as it has one writer."""
+PanelT = TypeVar(
+    "PanelT", Preflight, Configuration, Controls, Dashboard, Rollouts, Recycled, Correction, Compare, Export
+)
 END_SECONDS = 10.0
 """How long a kernel that is shut down waits for a worker to let its run go."""
 
@@ -28,29 +41,64 @@ END_SECONDS = 10.0
 class Workbench:
     """The panels of a run. Display it whole, or a panel alone: `wb.controls`, `wb.dashboard`, ...
 
-    Panels read the run folder; nothing lives only in them. `wb.train(rounds)` is the blocking form for scripts and
-    hosts without widgets.
+    Panels read the run folder; nothing lives only in them. A panel is made when it is first asked for.
+    `wb.train(rounds)` is the blocking form for scripts and hosts without widgets.
     """
 
     def __init__(self, driver: Driver, config: RunConfig | None, preset: str | None = None) -> None:
         self._driver = driver
         self._refresher = Refresher(driver)
+        self._shared = Shared(self._refresher.lock)
         seen = self._refresher.look(driver.state)
-        shown = config or seen.config or RunConfig()
-        self.preflight = Preflight(driver)
-        self.configuration = Configuration(shown, preset if preset is not None else nearest_preset(shown)[0])
-        self.controls = Controls(driver, self.configuration)
-        self._panels = {
-            "Preflight": self.preflight,
-            "Configuration": self.configuration,
-            "Controls": self.controls,
-        }
-        for panel in (self.controls, self.configuration):
-            panel.refresh(driver.state, seen)
-        for panel in (self.controls, self.configuration, self.preflight):
-            self._refresher.add(panel.refresh)
+        self._config = config or seen.config or RunConfig()
+        self._preset = preset if preset is not None else nearest_preset(self._config)[0]
         self._tabs: widgets.Tab | None = None
         _OPEN.add(self)
+
+    @cached_property
+    def preflight(self) -> Preflight:
+        """Versions, device, memory, seed, run folder."""
+        return self._added(Preflight(self._driver))
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        """The form of settings, for a run to be and for forks."""
+        return self._added(Configuration(self._config, self._preset))
+
+    @cached_property
+    def controls(self) -> Controls:
+        """Start, step, pause, stop, resume, go back, fork."""
+        return self._added(Controls(self._driver, self.configuration))
+
+    @cached_property
+    def dashboard(self) -> Dashboard:
+        """Six figures over rounds."""
+        return self._added(Dashboard(self._shared))
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """Outputs, filtered, one by one."""
+        return self._added(Rollouts(self._shared))
+
+    @cached_property
+    def recycled(self) -> Recycled:
+        """Tasks made of outputs, and their lineage."""
+        return self._added(Recycled(self._shared))
+
+    @cached_property
+    def correction(self) -> Correction:
+        """First answer, verdict, reflection."""
+        return self._added(Correction(self._shared))
+
+    @cached_property
+    def compare(self) -> Compare:
+        """This run beside others."""
+        return self._added(Compare(self.run))
+
+    @cached_property
+    def export(self) -> Export:
+        """Files to take away."""
+        return self._added(Export(self.run))
 
     @property
     def run(self) -> Path:
@@ -117,11 +165,31 @@ class Workbench:
     def widget(self) -> widgets.Tab:
         """All panels, in tabs."""
         if self._tabs is None:
-            self._tabs = widgets.Tab(
-                children=[panel.widget for panel in self._panels.values()], titles=list(self._panels)
-            )
-            self._tabs.selected_index = list(self._panels).index("Controls")
+            panels = {
+                "Controls": self.controls,
+                "Dashboard": self.dashboard,
+                "Rollouts": self.rollouts,
+                "Recycled": self.recycled,
+                "Self-correction": self.correction,
+                "Configuration": self.configuration,
+                "Preflight": self.preflight,
+                "Compare": self.compare,
+                "Export": self.export,
+            }
+            self._tabs = widgets.Tab([panel.widget for panel in panels.values()], titles=list(panels))
+            self._tabs.selected_index = 0
+            in_order = list(panels.values())
+            self._tabs.observe(lambda change: _bring_to_front(in_order, change["new"]), "selected_index")
+            _bring_to_front(in_order, 0)
         return self._tabs
+
+    def _added(self, panel: PanelT) -> PanelT:
+        """Bring a new panel up to date, except what takes long, and keep it so."""
+        if not isinstance(panel, Preflight):
+            with self._refresher.lock:
+                panel.refresh(self._driver.state, self._refresher.look(self._driver.state))
+        self._refresher.add(panel.refresh)
+        return panel
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.widget._repr_mimebundle_(**kwargs)
@@ -143,6 +211,13 @@ class Workbench:
         if state.failed:
             raise SparkError(state.message)
         print(state.message)
+
+
+def _bring_to_front(panels: Sequence[Panel], front: int | None) -> None:
+    """Panels in tabs that are not seen are not kept up to date: reading a round for each takes a moment."""
+    for place, panel in enumerate(panels):
+        if isinstance(panel, DataPanel):
+            panel.hide(place != front)
 
 
 def open_run(run: str | Path) -> Workbench:

@@ -1,0 +1,103 @@
+"""Figure widgets that share one copy of plotly.js.
+
+Each of plotly's own figure widgets carries its 5 MB script in its state: six figures would send 30 MB to a page and run
+plotly six times there. Ours name a widget that has the script, and load it once a page.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import weakref
+
+import anywidget
+import ipywidgets as widgets
+import plotly
+import plotly.basewidget
+import plotly.graph_objects as go
+import traitlets
+
+LOADER = """
+async function load(model) {
+  const name = "spark-plotly-" + model.get("_version");
+  if (!globalThis[name]) {
+    globalThis[name] = (async () => {
+      const place = model.get("_script").slice("IPY_MODEL_".length);
+      const script = await model.widget_manager.get_model(place);
+      const url = URL.createObjectURL(new Blob([script.get("text")], { type: "text/javascript" }));
+      try {
+        return (await import(url)).default;
+      } finally {
+        URL.revokeObjectURL(url);
+      }
+    })();
+    globalThis[name].catch(() => { delete globalThis[name]; });
+  }
+  return globalThis[name];
+}
+export default () => {
+  let inner;
+  return {
+    async initialize(context) {
+      const made = await load(context.model);
+      inner = typeof made === "function" ? await made() : made;
+      return inner.initialize?.(context);
+    },
+    async render(context) { return inner.render?.(context); },
+  };
+};
+"""
+
+
+class Script(widgets.Widget):
+    """Holds plotly's script in the page."""
+
+    text = traitlets.Unicode().tag(sync=True)
+
+
+_SCRIPT: list[weakref.ref[Script]] = []
+
+
+def shared_script() -> Script:
+    """The script widget of this process, made when it is first needed."""
+    known = _SCRIPT[0]() if _SCRIPT else None
+    if known is None or known.comm is None:
+        source = plotly.basewidget.BaseFigureWidget._esm
+        text = source.read_text(encoding="utf-8") if isinstance(source, pathlib.Path) else str(source)
+        known = Script(text=text)
+        _SCRIPT[:] = [weakref.ref(known)]
+    return known
+
+
+class FigureWidget(go.FigureWidget):
+    """plotly's figure widget with a shared script."""
+
+    _esm = LOADER
+    _script = traitlets.Instance(Script).tag(sync=True, **widgets.widget_serialization)
+    _version = traitlets.Unicode(plotly.__version__).tag(sync=True)
+
+    @traitlets.default("_script")
+    def _first_script(self) -> Script:
+        return shared_script()
+
+
+class PageTheme(anywidget.AnyWidget):
+    """Whether the page is light or dark now; `theme` follows it."""
+
+    _esm = """
+    function initialize({ model }) {
+      const look = () => {
+        const data = document.body.dataset;
+        const dark = data.jpThemeLight === "false" || document.body.classList.contains("vscode-dark");
+        if (model.get("theme") !== (dark ? "dark" : "light")) {
+          model.set("theme", dark ? "dark" : "light");
+          model.save_changes();
+        }
+      };
+      const observer = new MutationObserver(look);
+      observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "class"] });
+      look();
+      return () => observer.disconnect();
+    }
+    export default { initialize, render() {} };
+    """
+    theme = traitlets.Enum(["light", "dark"], "light").tag(sync=True)

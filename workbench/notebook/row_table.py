@@ -1,0 +1,75 @@
+"""A table of rows of which one is selected (itables, its scripts travelling with the widget, nothing from the net)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from itables.widget import ITable
+
+MOST_ROWS = 500
+"""Rows that are handed to the browser; filters and search look at all of them."""
+
+
+class RowTable:
+    """Rows by id. `selected` is the id of the selected row; it stays selected when rows change, as long as it is there.
+
+    Args:
+        columns: names, in order.
+        caption: what the rows are, for a screen reader, too.
+        on_select: called with the id when somebody selects a row.
+    """
+
+    def __init__(self, columns: Sequence[str], caption: str, on_select: Callable[[str], None]) -> None:
+        self._columns = list(columns)
+        self._on_select = on_select
+        self._ids: list[str] = []
+        self._shown: object = None
+        self._quiet = False
+        self.selected: str | None = None
+        self.widget = ITable(
+            pd.DataFrame(columns=self._columns),
+            caption=caption,
+            select="single",
+            paging=True,
+            pageLength=8,
+            lengthMenu=[8, 20, 50],
+            ordering=False,
+            layout={"topStart": None, "topEnd": None, "bottomStart": "info", "bottomEnd": "paging"},
+            showIndex=False,
+            classes="display compact",
+            style="table-layout:auto;width:100%;margin:0;caption-side:top",
+        )
+        self.widget.observe(self._picked, "selected_rows")
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the rows that are shown."""
+        return list(self._ids)
+
+    def show(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Show rows, each an id and its cells; the first is selected where the selected one is gone."""
+        rows = rows[:MOST_ROWS]
+        if rows == self._shown:
+            return
+        self._shown = rows
+        self._ids = [name for name, _ in rows]
+        if self.selected not in self._ids:
+            self.selected = self._ids[0] if self._ids else None
+        frame = pd.DataFrame([[cells.get(c) for c in self._columns] for _, cells in rows], columns=self._columns)
+        place = [self._ids.index(self.selected)] if self.selected is not None else []
+        self._quiet = True
+        self.widget.update(frame, selected_rows=place)
+        self._quiet = False
+
+    def select(self, name: str) -> None:
+        """Select a row by its id."""
+        self.widget.selected_rows = [self._ids.index(name)]
+
+    def _picked(self, change: Mapping[str, Any]) -> None:
+        places = change["new"]
+        if self._quiet or not places or not 0 <= places[0] < len(self._ids):
+            return
+        self.selected = self._ids[places[0]]
+        self._on_select(self.selected)
