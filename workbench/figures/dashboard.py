@@ -54,9 +54,9 @@ PANELS = ("accuracy", "judge", "verdicts", "groups", "optimizer", "cost")
 """The names of the figures, in the order in which they are read."""
 
 
-def make_dashboard(series: RoundSeries, theme: Theme = "light") -> dict[str, go.Figure]:
-    """The six figures by name (`PANELS`)."""
-    return {name: make_figure(name, series, theme) for name in PANELS}
+def make_dashboard(series: RoundSeries, theme: Theme = "light", *, compact: bool = False) -> dict[str, go.Figure]:
+    """The six figures by name (`PANELS`); `compact` as in `make_figure`."""
+    return {name: make_figure(name, series, theme, compact=compact) for name in PANELS}
 
 
 def update_dashboard(figures: Mapping[str, go.Figure], series: RoundSeries) -> None:
@@ -65,13 +65,16 @@ def update_dashboard(figures: Mapping[str, go.Figure], series: RoundSeries) -> N
         update_figure(name, figure, series)
 
 
-def make_figure(name: str, series: RoundSeries, theme: Theme = "light") -> go.Figure:
+def make_figure(name: str, series: RoundSeries, theme: Theme = "light", *, compact: bool = False) -> go.Figure:
     """One figure of the dashboard, by a name of `PANELS`.
+
+    Args:
+        compact: legends above each row instead of beside it, for pages narrower than about 600 pixels.
 
     Raises:
         KeyError: no such name.
     """
-    return make_panel(MAKERS[name](), series, theme)
+    return make_panel(MAKERS[name](), series, theme, compact=compact)
 
 
 def update_figure(name: str, figure: go.Figure, series: RoundSeries) -> None:
@@ -92,7 +95,7 @@ def accuracy_panel() -> Panel:
             held_out_slot(1, "held-out, greedy", solve, "square-open", "greedy", "accuracy", place=0),
             held_out_slot(1, "held-out, after loop", reflect, "triangle-up", "loop", "after", place=1),
         ),
-        row_height=300,
+        row_height=280,
     )
 
 
@@ -136,6 +139,7 @@ def judge_panel() -> Panel:
             Row("reflection: ends right", SHARE_AXIS),
         ),
         tuple(slots),
+        flags=True,
     )
 
 
@@ -169,6 +173,7 @@ def verdicts_panel() -> Panel:
             Row('says "A"', SHARE_AXIS),
         ),
         tuple(slots),
+        flags=True,
     )
 
 
@@ -206,7 +211,7 @@ def groups_panel() -> Panel:
         "Groups of outputs by how many are right (training)",
         tuple(Row(t, axis) for t in titles),
         tuple(slots),
-        row_height=110,
+        row_height=80,
     )
 
 
@@ -254,7 +259,7 @@ def optimizer_panel() -> Panel:
             Row("gradient norm", {"rangemode": "tozero"}),
         ),
         tuple(slots),
-        row_height=130,
+        row_height=100,
     )
 
 
@@ -287,7 +292,7 @@ def cost_panel() -> Panel:
         "Length of outputs, and time",
         (Row("tokens per output", {"rangemode": "tozero"}), Row("seconds per round", {"rangemode": "tozero"})),
         tuple(slots),
-        row_height=200,
+        row_height=180,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.figures.style import GREY, SELECTED, Theme, interval, rgba, template
+from workbench.figures.style import GREY, SELECTED, Theme, interval, plain, rgba, template
 from workbench.views.lines import Line
 from workbench.views.series import RoundSeries
 
@@ -42,73 +42,110 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A figure of the dashboard: rows that share the round axis, and its traces."""
+    """A figure of the dashboard: rows that share the round axis, and its traces.
+
+    `row_height` in pixels. `flags`: whether one-sided judges are named under the title.
+    """
 
     name: str
     title: str
     rows: tuple[Row, ...]
     slots: tuple[Slot, ...]
-    row_height: int = 170
+    row_height: int = 130
+    flags: bool = False
 
 
-LEGEND = {
-    "x": 1.01,
-    "yanchor": "top",
-    "tracegroupgap": 0,
-    "font": {"size": 11},
-    "bgcolor": "rgba(0,0,0,0)",
-}
+LEGEND = {"tracegroupgap": 0, "font": {"size": 11}, "bgcolor": "rgba(0,0,0,0)"}
 SHARE_AXIS: Mapping[str, Any] = {"range": [-0.02, 1.02], "tickformat": ".0%", "dtick": 0.25}
+ABOVE, BELOW = 62, 46
+"""Pixels above the first and below the last row."""
+GAP = 36
+"""Pixels between rows."""
+LEGEND_LINE = 20
+"""Pixels of a line of a legend; above a row it has two entries a line."""
 
 
-def make_panel(panel: Panel, series: RoundSeries, theme: Theme) -> go.Figure:
-    """The figure of a panel, with every trace it will ever have."""
+def make_panel(panel: Panel, series: RoundSeries, theme: Theme, *, compact: bool = False) -> go.Figure:
+    """The figure of a panel, with every trace it will ever have.
+
+    Args:
+        compact: legends above each row instead of beside it, for pages narrower than about 600 pixels.
+    """
     count = len(panel.rows)
-    figure = make_subplots(rows=count, cols=1, shared_xaxes=True, vertical_spacing=0.09 if count < 4 else 0.06)
+    entries = [len({s.style["name"] for s in panel.slots if s.row == row}) for row in range(1, count + 1)]
+    legends = LEGEND_LINE * max((number + 1) // 2 for number in entries) if compact else 0
+    gap = GAP + legends
+    plots = panel.row_height * count + gap * (count - 1)
+    above = ABOVE + legends
+    figure = make_subplots(rows=count, cols=1, shared_xaxes=True, vertical_spacing=gap / plots)
     seen: set[tuple[int, str]] = set()
+    traces = []
     for slot in panel.slots:
         style = dict(slot.style)
         name = style.get("name", "")
-        style["legend"] = "legend" if slot.row == 1 else f"legend{slot.row}"
+        style["legend"] = _numbered("legend", slot.row)
         # A band answers to the click on its line's entry in the legend.
         style.setdefault("legendgroup", f"{slot.row} {name}")
         style.setdefault("showlegend", (slot.row, name) not in seen)
         if style["showlegend"]:
             seen.add((slot.row, name))
-        kind = style.pop("type", "scatter")
-        trace = go.Scatter(**style) if kind == "scatter" else go.Bar(**style)
-        figure.add_trace(trace, row=slot.row, col=1)
-    height = panel.row_height * count + 90
-    layout: dict[str, Any] = {
-        "template": template(theme),
-        "title": {"text": panel.title, "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 10}},
-        "height": height,
-        "margin": {"l": 60, "r": 10, "t": 44, "b": 46},
-        "uirevision": panel.name,
-        "hovermode": "closest",
-        "shapes": [_round_mark()],
-    }
-    figure.update_layout(**layout)
+        traces.append(go.Scatter(**style))
+    figure.add_traces(traces, rows=[slot.row for slot in panel.slots], cols=1)
+    figure.update_layout(
+        template=template(theme),
+        title={"text": panel.title, "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 10}},
+        height=plots + above + BELOW,
+        margin={"l": 60, "r": 10, "t": above, "b": BELOW},
+        uirevision=panel.name,
+        hovermode="closest",
+        shapes=[_round_mark()],
+    )
     for index, row in enumerate(panel.rows, start=1):
         figure.update_yaxes(title_text=row.title, row=index, col=1, **row.axis)
-        domain = figure.layout["yaxis" if index == 1 else f"yaxis{index}"].domain
-        figure.update_layout({"legend" if index == 1 else f"legend{index}": {**LEGEND, "y": domain[1]}})
-    figure.update_xaxes(title_text="round", row=count, col=1, rangemode="tozero", tickformat=",d")
+        top = figure.layout[_numbered("yaxis", index)].domain[1]
+        place = (
+            {"orientation": "h", "x": 0, "yanchor": "bottom", "y": top}
+            if compact
+            else {"x": 1.01, "yanchor": "top", "y": top}
+        )
+        figure.update_layout({_numbered("legend", index): {**LEGEND, **place}})
+    figure.update_xaxes(title_text="round", row=count, col=1)
+    figure.update_xaxes(tickformat=",d")
     update_panel(figure, panel, series)
     return figure
 
 
 def update_panel(figure: go.Figure, panel: Panel, series: RoundSeries) -> None:
-    """Show a newer series in a figure that `make_panel` made, a `FigureWidget` of it too, in one message."""
+    """Show a newer series in a figure that `make_panel` made, a `FigureWidget` of it too, in one message.
+
+    Raises:
+        ValueError: a figure of another panel.
+    """
     data = [slot.data(series) for slot in panel.slots]
     if len(data) != len(figure.data):
         raise ValueError(f"this figure has {len(figure.data)} traces, {panel.name} has {len(data)}")
     with figure.batch_update():
+        figure.layout.title.subtitle.text = _remarks(panel, series)
         for trace, new in zip(figure.data, data, strict=True):
             if new is HIDDEN and trace.visible is False:
                 continue
             for name, value in new.items():
                 trace[name] = value
+
+
+def _remarks(panel: Panel, series: RoundSeries) -> str:
+    """What has to be said with a figure: that there is nothing yet, that rounds are left out, one-sided judges."""
+    found = [] if series.rounds or series.held_out else ["No round is finished yet."]
+    found += [series.thinned] if series.thinned else []
+    if panel.flags and series.flags:
+        more = f" (and {len(series.flags) - 1} more)" if len(series.flags) > 1 else ""
+        found.append(f"Look out: {series.flags[-1]}{more}")
+    return plain(" ".join(found))
+
+
+def _numbered(name: str, index: int) -> str:
+    """Plotly's name of the index-th axis or legend: the first has no number."""
+    return name if index == 1 else f"{name}{index}"
 
 
 def mark_round(figure: go.Figure, round: int | None) -> None:

@@ -1,7 +1,7 @@
 """The recorded run that ships with the package: a short real run, to look at without training anything.
 
-It was made by `python scripts/make_recorded_run.py`: the quickstart preset with fewer and smaller rounds. Its weights are
-not here, so it can be looked at and compared, but not resumed or forked.
+It was made by `python scripts/make_recorded_run.py`: the quickstart preset with fewer and smaller rounds. Its weights
+are not here, so it can be looked at and compared, but not resumed or forked.
 """
 
 from __future__ import annotations
