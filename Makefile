@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --timeout 600
 TEST_MODEL := smollm2-135m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-vllm run test test-fast test-model bench lint format typecheck clean
+.PHONY: help setup setup-dev setup-vllm run test test-fast test-model bench notebooks lint format typecheck clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,9 +48,13 @@ bench:  ## ours beside its peers, timed; results go to benchmarks/results/
 	@$(SETUP) --extra bench
 	@$(BIN)/workbench bench $(ARGS)
 
-lint: setup-dev  ## ruff: rules and format
+notebooks: setup-dev  ## write notebooks/*.ipynb anew from the .py beside them
+	@$(BIN)/python scripts/notebook_pairs.py
+
+lint: setup-dev  ## ruff: rules and format; notebooks equal to their sources
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python scripts/notebook_pairs.py --check
 
 format: setup-dev  ## let ruff rewrite what it can
 	@$(BIN)/python -m ruff check --fix .
