@@ -33,6 +33,9 @@ COMMANDS = {
     "show": Command("workbench.commands.look:show", "a run's report, or the figures of one round"),
     "list": Command("workbench.commands.look:list_runs", "the runs in a folder"),
     "compare": Command("workbench.commands.look:compare", "two runs at equal cost, with paired intervals"),
+    "report": Command(
+        "workbench.commands.report:report", "write a run as one HTML file, or its tables as CSV or Parquet"
+    ),
     "export": Command("workbench.commands.export:export", "write a checkpointed round as a model folder, or push it"),
     "reflect": Command("workbench.commands.reflect:reflect", "answer one question, judge the answer, reflect"),
     "bench": Command("workbench.commands.bench:bench", "what we do beside peers that do the same work, timed"),

@@ -57,7 +57,7 @@ class Panel:
 
 LEGEND = {"tracegroupgap": 0, "font": {"size": 11}, "bgcolor": "rgba(0,0,0,0)"}
 SHARE_AXIS: Mapping[str, Any] = {"range": [-0.02, 1.02], "tickformat": ".0%", "dtick": 0.25}
-ABOVE, BELOW = 62, 46
+ABOVE, BELOW = 66, 46
 """Pixels above the first and below the last row."""
 GAP = 36
 """Pixels between rows."""
@@ -139,7 +139,7 @@ def _remarks(panel: Panel, series: RoundSeries) -> str:
     found += [series.thinned] if series.thinned else []
     if panel.flags and series.flags:
         more = f" (and {len(series.flags) - 1} more)" if len(series.flags) > 1 else ""
-        found.append(f"Look out: {series.flags[-1]}{more}")
+        found.append(f"{series.flags[-1]}{more}")
     return plain(" ".join(found))
 
 

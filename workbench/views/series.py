@@ -185,8 +185,8 @@ def _thinned(shown: int, total: int) -> str:
 
 def _flags(lines: Sequence[Line], where: str) -> list[str]:
     return [
-        f"{'/'.join(line.name[1:] or line.name)}, {where}, round {line.rounds[-1]}: "
-        "the judge gives nearly always the same verdict."
+        f"One-sided judge: {'/'.join(line.name[1:] or line.name)}, {where}, round {line.rounds[-1]} "
+        "gives nearly always the same verdict."
         for line in lines
         if line.rounds and line.last("one_sided") == 1.0
     ]
