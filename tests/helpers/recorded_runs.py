@@ -197,7 +197,8 @@ def make_evaluation(round: int) -> tuple[EvaluationRecords, dict[str, object]]:
     exclusion = Exclusion(round, "evaluation", ExclusionReason.PROMPT_TOO_LONG, "p-1", Kind.SOLVE)
     records = EvaluationRecords(round, problems, parts, (exclusion,))
     correct = [rollout.score.correct for group in solved for rollout in group.scored if rollout.score]
-    return records, {"solve": {"accuracy": sum(map(bool, correct)) / len(correct), "n": len(correct)}}
+    accuracy = {"value": sum(map(bool, correct)) / len(correct), "low": None, "high": None, "n": len(correct)}
+    return records, {"lines": {"solve": {"accuracy": accuracy, "n": len(correct)}}}
 
 
 def write_round(writer: RunWriter, round: int, *, journal: bool = False) -> None:

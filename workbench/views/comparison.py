@@ -101,12 +101,12 @@ def compare(readers: Sequence[RunReader], *, seed: int = 0) -> RunsComparison:
         shared = shared_measures(results[0], second)
         measures = [measure for measure, _ in MEASURES if measure in shared]
         if not measures:
-            notes.append(f"{results[0].name} and {second.name} share no held-out measure: not enough evidence.")
+            notes.append(f"Not enough evidence: {results[0].name} and {second.name} share no held-out measure.")
             continue
         try:
             found = compare_runs(results[0], second, measures, seed=seed)
         except InputError as error:
-            notes.append(str(error))
+            notes.append(f"Not enough evidence: {error}")
             continue
         rows += [ComparisonRow(labels[row.measure], row.result.is_evidence, row.conclusion, row) for row in found]
     points = [point for reader, name in zip(readers, names, strict=True) for point in _points(reader, name)]

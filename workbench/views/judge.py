@@ -74,8 +74,8 @@ def judge_of_evaluation(reader: RunReader, round: int) -> JudgeDetail:
     Raises:
         RunFolderError: there is none.
     """
-    counted = _confusions(reader.table("eval_tasks", [round]), reader.table("eval_rollouts", [round]), "part")
     lines = reader.evaluation(round).get("lines", {})
+    counted = _confusions(reader.table("eval_tasks", [round]), reader.table("eval_rollouts", [round]), "part")
     found = []
     for (name, kind), cells in counted.items():
         summary = lines.get("loop", {}).get("judge", {}) if name == "loop/pointwise" else lines.get(name, {})
