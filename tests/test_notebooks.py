@@ -10,10 +10,12 @@ import yaml
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState
 from tests.helpers.notebooks import NOTEBOOKS, run_notebook
+from workbench.recorded import recorded_run
 
 pytestmark = pytest.mark.slow
 
 TESTED = {
+    "01_a_first_run",
     "02_one_round_by_hand",
     "03_what_gets_recycled",
     "04_self_reflection",
@@ -38,6 +40,16 @@ def count(reader: RunReader, table: str, where: str = "true") -> int:
 
 def test_every_notebook_is_run_here() -> None:
     assert {path.stem for path in NOTEBOOKS.glob("*.py")} == TESTED
+
+
+def test_01_leaves_a_run_with_evaluations_before_and_after(tmp_path: Path) -> None:
+    run_notebook("01_a_first_run", tmp_path, run="run", rounds=1, problems=4, held_out=4)
+    reader = finished(tmp_path / "run", 1)
+    assert reader.evaluations == [0, 1]
+    assert count(reader, "rollouts", "period = 'policy'") == 4 * 8
+    # Only looked at: the recorded run is as it was.
+    assert not (recorded_run() / "lock").exists()
+    assert not (recorded_run() / ".tmp").exists()
 
 
 def test_02_leaves_the_rounds_it_steps_through(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -178,14 +181,27 @@ def counts_line(label: str, counts: Mapping[str, int]) -> str:
 
 
 def hints(reader: RunReader) -> list[str]:
-    """What to do next; panels that this installation does not have are not mentioned."""
+    """What to do next; what this installation cannot do is not mentioned."""
     path = reader.path
-    found = [f"Run folder: {path}", f"Look closer:  workbench show {path} --round K"]
-    if _has("workbench.notebook"):
-        found.append(f'In a notebook: import workbench; workbench.open("{path}")')
+    command = own_command()
+    found = [f"Run folder: {path}", f"Look closer:  {command} show {path} --round K"]
+    if _has("jupyterlab"):
+        found.append(f'In JupyterLab: {command} lab, and there: import workbench; workbench.open("{path}")')
     if _has("workbench.app"):
-        found.append(f"In a browser:  workbench app {path}")
+        found.append(f"In a browser:  {command} app {path}")
     return found
+
+
+def own_command() -> str:
+    """How this program is called from the present folder: `workbench` where that is found, else with its path."""
+    beside = Path(sys.executable).with_name("workbench")
+    on_path = shutil.which("workbench")
+    if on_path is not None and Path(on_path).resolve() == beside.resolve():
+        return "workbench"
+    if not beside.is_file():
+        return f"{sys.executable} -m workbench"
+    here = Path.cwd()
+    return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
 
 
 def show_figure(figure: Figure | None) -> str:
