@@ -34,7 +34,7 @@ test: setup-dev test-model  ## set up, then the whole test suite
 	@$(PYTEST) $(ARGS)
 
 test-fast: setup-dev  ## the tests that take a minute together
-	@$(PYTEST) -m "not slow and not model" $(ARGS)
+	@$(PYTEST) -m "not slow and not model and not vllm" $(ARGS)
 
 # The small real language model for the tests marked `model`. Where it cannot be had they are skipped, except in CI.
 test-model: setup-dev

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from spark_kernel.config import RunConfig
+from spark_kernel.engine_assembly import VLLM_CPU_CACHE_GIB, check_engine, make_engine
 from spark_kernel.errors import InputError
 from spark_kernel.evaluate.held_out import EvaluationSettings
 from spark_kernel.learner.learner import Learner
@@ -30,16 +31,12 @@ from spark_kernel.prompts.build import solve_task
 from spark_kernel.prompts.prompt import task_prompts
 from spark_kernel.records import Problem
 from spark_kernel.rollout.engine import RolloutEngine
+from spark_kernel.rollout.remarks import Remarks
 from spark_kernel.rollout.roll_out import RollOutSettings
-from spark_kernel.rollout.transformers_engine import TransformersEngine
-from spark_kernel.rollout.vllm_engine import VllmEngine, VllmSettings
-from spark_kernel.rollout.vllm_install import check_vllm
 from spark_kernel.verify.pool import VerifierPool
 
 PROMPTS_CHECKED = 200
 """Problems whose prompts are measured before training starts; later ones that do not fit become exclusions."""
-VLLM_CPU_CACHE_GIB = 1.0
-"""vLLM's key-value cache on a CPU where the configuration names no size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Parts:
     """Everything a trainer drives.
 
     `config`: the run's, with what was planned from memory filled in. `preflight`: the estimate of memory from before
-    the weights were loaded, None where none could be made.
+    the weights were loaded, None where none could be made. `remarks`: what the engine has to say.
     """
 
     policy: Policy
@@ -57,6 +54,7 @@ class Parts:
     pool: VerifierPool
     config: RunConfig
     preflight: Preflight | None = None
+    remarks: Remarks = field(default_factory=Remarks)
 
     def close(self) -> None:
         """Release worker processes and engine; calling it twice is fine."""
@@ -185,8 +183,7 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     check_optimizer(config.learner.optimizer)
-    if config.rollout.engine == "vllm":
-        check_vllm()
+    check_engine(config)
     verify = config.verify
     pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
     try:
@@ -197,7 +194,9 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
             policy.checkpoint_gradients()
         config = with_batch_plan(config, policy)
         learner = Learner(policy, objective_settings(config), learner_settings(config), images_root=images_root)
-        return Parts(policy, make_engine(config, policy), learner, stream, pool, config, preflight)
+        remarks = Remarks()
+        engine = make_engine(config, policy, remarks)
+        return Parts(policy, engine, learner, stream, pool, config, preflight, remarks)
     except BaseException:
         pool.close()
         raise
@@ -249,39 +248,6 @@ def with_batch_plan(config: RunConfig, policy: Policy) -> RunConfig:
         rows = memory.plan_decode_rows(max(0, free - state), per_row, device)
         config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"batch_size": rows})})
     return config
-
-
-def make_engine(config: RunConfig, policy: Policy) -> RolloutEngine:
-    """The configured rollout engine.
-
-    Raises:
-        InputError: an engine that this installation does not have, or that cannot run this model.
-    """
-    if config.rollout.engine == "vllm":
-        return VllmEngine(policy.encoder, policy, vllm_settings(config, policy))
-    rows = config.rollout.batch_size
-    return TransformersEngine(policy) if rows is None else TransformersEngine(policy, batch_size=rows)
-
-
-def vllm_settings(config: RunConfig, policy: Policy) -> VllmSettings:
-    """The section of vLLM as plain settings, with what it leaves open decided by the device."""
-    section, loaded = config.rollout.vllm, policy.loaded
-    on_gpu = loaded.device.type == "cuda"
-    longest = max(config.rollout.max_new_tokens, config.rollout.verdict_max_new_tokens or 0)
-    cache = section.cache_gib if section.cache_gib is not None or on_gpu else VLLM_CPU_CACHE_GIB
-    merged = section.lora_sync == "merged" or (section.lora_sync == "auto" and not on_gpu)
-    return VllmSettings(
-        device=loaded.device.type,
-        dtype="bfloat16" if loaded.autocast else str(next(policy.network.parameters()).dtype).removeprefix("torch."),
-        # One token more than is sampled: vLLM scores a prompt only together with a token that follows it.
-        max_model_len=min(config.rollout.max_prompt_tokens + longest + 1, loaded.context_length),
-        cache_bytes=None if cache is None else int(cache * 2**30),
-        memory_share=section.memory_share,
-        enforce_eager=not on_gpu if section.enforce_eager is None else section.enforce_eager,
-        sleeps=section.sleep,
-        adapter_only=not merged,
-        seed=config.seed,
-    )
 
 
 def roll_out_settings(config: RunConfig) -> RollOutSettings:

@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from spark_kernel.errors import InputError
 
@@ -99,12 +100,48 @@ class VllmSection(Section):
     """On a GPU: give vLLM's memory to the learner during updates."""
 
 
+class ServerSection(Section):
+    """Running vLLM servers (docs/vllm.md). Used with rollout.engine = vllm-server."""
+
+    urls: tuple[str, ...] = ()
+    """Their addresses, as http://host:8000; prompts are spread over them."""
+    model: str | None = None
+    """The name they serve the model under; none: whatever name each has."""
+    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Environment variable that holds the API key; the key itself is never written down."""
+    folder: Path | None = None
+    """Where weights are put for the servers, which must see it under the same path; none: a temporary folder of this
+    machine."""
+    lora_sync: Literal["adapter", "merged"] = "merged"
+    """What is pushed after an update of a LoRA adapter: the weights with it merged, or its own bytes."""
+    timeout_seconds: float = Field(600.0, gt=0.0)
+    """Seconds that one answer may take before a server counts as down."""
+    connections: int = Field(64, ge=1, le=1024)
+    """Most requests under way at one server."""
+
+    @field_validator("urls")
+    @classmethod
+    def _plain_addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"{url!r} is no address such as http://host:8000")
+            if parts.username is not None or parts.password is not None:
+                raise ValueError("an address must not hold a password: use rollout.server.api_key_env")
+            if parts.path.strip("/") or parts.query or parts.fragment:
+                raise ValueError(f"{url!r} must end after host and port")
+        if len(set(urls)) < len(urls):
+            raise ValueError("an address stands there twice")
+        return tuple(url.rstrip("/") for url in urls)
+
+
 class RolloutSection(Section):
     """Sampling."""
 
-    engine: Literal["transformers", "vllm"] = "transformers"
-    """What samples: the training process's own model, or vLLM."""
+    engine: Literal["transformers", "vllm", "vllm-server"] = "transformers"
+    """What samples: the training process's own model, vLLM in the training process, or running vLLM servers."""
     vllm: VllmSection = VllmSection()
+    server: ServerSection = ServerSection()
     samples: int = Field(8, ge=1, le=1024)
     """n: outputs per task."""
     temperature: float = Field(1.0, gt=0.0, le=10.0)
@@ -319,6 +356,11 @@ class RunConfig(Section):
                 "off: switch one on, or train_reward off"
             )
         self._check_objective()
+        if self.rollout.engine == "vllm-server" and not self.rollout.server.urls:
+            raise ValueError(
+                "rollout.engine = vllm-server needs rollout.server.urls: the addresses of running servers, as "
+                "http://host:8000"
+            )
         return self
 
     def _check_objective(self) -> None:

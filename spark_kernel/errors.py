@@ -29,6 +29,10 @@ class StaleEngineError(SparkError):
     """An engine asked to sample for a policy version whose weights it does not hold."""
 
 
+class EngineError(SparkError):
+    """An engine that cannot go on, such as one whose servers are all down. The run can be resumed."""
+
+
 class RunFolderError(SparkError):
     """A run folder that is missing, damaged, newer than this program, full, or written by someone else."""
 

@@ -15,8 +15,9 @@ class Event:
     """One thing that happened.
 
     `name`: "run_started", "phase_started", "progress", "phase_finished", "round_finished", "evaluation_finished",
-    "checkpoint_written", "stopped", "run_finished". `done` of `total` count outputs, verifications or optimizer
-    steps in "progress". `data` holds JSON values. Every event but "progress" is also written to events.jsonl.
+    "checkpoint_written", "remark" (the engine's, in data["text"]), "stopped", "run_finished". `done` of `total` count
+    outputs, verifications or optimizer steps in "progress". `data` holds JSON values. Every event but "progress" is
+    also written to events.jsonl.
     """
 
     name: str

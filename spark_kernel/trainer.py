@@ -280,6 +280,7 @@ class Trainer:
                 on_progress=progress,
                 check_stop=self.stop.check,
             )
+        self._remarks()
         records = EvaluationRecords(
             self.state.completed, tuple(problems), evaluation.groups, tuple(evaluation.exclusions)
         )
@@ -361,7 +362,7 @@ class Trainer:
         )
 
     def _updated(self, stage: Stage, groups: Sequence[Group]) -> tuple[UpdateStats, tuple[Exclusion, ...]]:
-        """The learner's update; not once more where it was done already but could not be written down (disk full)."""
+        """The learner's update; not once more where it was done but not written down (disk full, engine not synced)."""
         flight = self.state.flight
         if self._unrecorded is None or self._unrecorded[0] != (flight.round, flight.stage):
             self.parts.engine.sleep()
@@ -372,10 +373,10 @@ class Trainer:
                 on_progress=self._progress,
                 check_stop=self.stop.check,
             )
-            self.parts.engine.wake()
-            self.parts.engine.sync(self.parts.policy)
             flight.updates.append(result[0])
             self._unrecorded = ((flight.round, flight.stage), result)
+        self.parts.engine.wake()
+        self.parts.engine.sync(self.parts.policy)
         return self._unrecorded[1]
 
     # --- small helpers
@@ -417,7 +418,7 @@ class Trainer:
     def _record(self, stage: Stage, records: PhaseRecords, exclusions: Sequence[Exclusion]) -> None:
         """Keep a phase's exclusions and write its records to the journal, unless the folder has them already.
 
-        The seconds of a phase that is only repeated are those of the first time.
+        The seconds and the engine's remarks of a phase that is only repeated are those of the first time.
         """
         flight = self.state.flight
         flight.exclusions += exclusions
@@ -427,12 +428,22 @@ class Trainer:
         seconds = time.perf_counter() - self._phase_started
         recalled = self.writer.recall_phase(flight.round, index, stage.period, stage.phase)
         if recalled is None:
-            meta = {**records.meta, "seconds": seconds}
+            notes = self._remarks()
+            meta = {**records.meta, "seconds": seconds} | ({"notes": notes} if notes else {})
             records = replace(records, exclusions=tuple(exclusions), meta=meta)
             self.writer.record_phase(flight.round, index, stage.period, stage.phase, records)
         else:
             seconds = float(recalled.meta["seconds"])
+            notes = recalled.meta.get("notes", [])
+        flight.notes += notes
         flight.seconds[f"{stage.period}/{stage.phase}"] = seconds
+
+    def _remarks(self) -> list[str]:
+        """What the engine had to say since the last call; it becomes an event at once."""
+        remarks = self.parts.remarks.take()
+        for sentence in remarks:
+            self._emit("remark", data={"text": sentence})
+        return list(remarks)
 
     def _own_groups(self, stage: Stage, given: Sequence[Group] | None) -> list[Group]:
         """The groups the stage works on: the trainer's own, which those a caller passes must match."""

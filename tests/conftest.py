@@ -23,11 +23,11 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first, so that a plain mistake shows early."""
-    items.sort(key=lambda item: any(item.get_closest_marker(name) for name in ("slow", "model")))
+    items.sort(key=lambda item: any(item.get_closest_marker(name) for name in ("slow", "model", "vllm")))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what cannot run here; in CI, or with REQUIRE_MODEL=1, a missing model is a failure instead."""
+    """Skip what cannot run here; where CI says so (CI, REQUIRE_MODEL, REQUIRE_VLLM) it is a failure instead."""
     if item.get_closest_marker("model"):
         from spark_kernel.models.load import models_folder
 
@@ -36,6 +36,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("CI") or os.environ.get("REQUIRE_MODEL"):
                 pytest.fail(sentence, pytrace=False)
             pytest.skip(sentence)
+    if item.get_closest_marker("vllm"):
+        from spark_kernel.errors import InputError
+        from spark_kernel.rollout.vllm_install import check_vllm
+
+        try:
+            check_vllm()
+        except InputError as error:
+            if os.environ.get("REQUIRE_VLLM"):
+                pytest.fail(str(error), pytrace=False)
+            pytest.skip(str(error))
     if item.get_closest_marker("gpu"):
         import torch
 

@@ -38,6 +38,8 @@ def print_report(reader: RunReader, console: Console) -> None:
     if reports:
         console.print(on_policy_table(reports))
         console.print(seconds_table(reports, evaluation_seconds(reader)))
+        for line in mismatch_lines(reports):
+            console.print(line, soft_wrap=True, markup=False)
     for line in hints(reader):
         console.print(line, soft_wrap=True, markup=False)
 
@@ -169,10 +171,28 @@ def round_tables(report: RoundReport) -> list[RenderableType]:
         counts_line("Recycled tasks made", report.recycled),
         counts_line("Left out", report.exclusions),
         f"Tasks waiting: {report.queue_length}",
+        *mismatch_lines([report]),
         *report.notes,
         *(note for update in report.updates for note in update.notes),
     ]
     return [kinds, updates, *counts]
+
+
+def mismatch_lines(reports: Sequence[RoundReport]) -> list[str]:
+    """How far the sampler's log-probabilities were from the learner's: one line, none without updates."""
+    found = [(report.round, update.sampler_mismatch) for report in reports for update in report.updates]
+    found = [(round, figures) for round, figures in found if "mean_abs_logprob" in figures]
+    if not found:
+        return []
+    mean = sum(figures["mean_abs_logprob"] for _, figures in found) / len(found)
+    worst, figures = max(found, key=lambda item: item[1]["mean_abs_logprob"])
+    over = max(figures.get("share_over_1_percent", 0.0) for _, figures in found)
+    bounded = max(figures.get("share_bounded", 0.0) for _, figures in found)
+    largest = f" (largest {figures['mean_abs_logprob']:.1e}, round {worst})" if len(found) > 1 else ""
+    return [
+        f"Sampler against learner: {mean:.1e} nats per token{largest}; at most {percent(over)} of an update's tokens "
+        f"differ by over 1%, {percent(bounded)} had their weight bounded"
+    ]
 
 
 def counts_line(label: str, counts: Mapping[str, int]) -> str:

@@ -50,6 +50,8 @@ class Terminal:
             self._show_progress(event)
         elif event.name == "round_finished":
             self._say(round_line(from_json(RoundReport, dict(event.data)), self._last))
+        elif event.name == "remark":
+            self._say(f"round {event.round}  {event.data['text']}")
         elif event.name == "evaluation_finished":
             self._say(evaluation_line(event.round, event.data["summary"], event.data.get("seconds")))
 

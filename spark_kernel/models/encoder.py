@@ -101,6 +101,10 @@ class PromptEncoder:
         batch = self._process([prompt])
         return tuple(int(token) for token in batch["input_ids"][0])
 
+    def unexpanded_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """The token ids of a prompt with one token for each image: for an engine that expands images itself."""
+        return self._ids_of(prompt.messages)
+
     def count_tokens(self, prompt: Prompt) -> int:
         """The length of a prompt in tokens."""
         return len(self.prompt_ids(prompt))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from spark_kernel.errors import StaleEngineError
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
-from spark_kernel.rollout.engine import PolicyWeights, RolloutEngine
+from spark_kernel.rollout.engine import PolicyWeights
 
 TOLERANCES = {"float32": 0.01, "bfloat16": 0.15, "float16": 0.05}
 """Mean absolute difference per token, in nats, that rounding may cause; failed syncs differ by far more."""
@@ -29,20 +30,41 @@ def first_probe(token_ids: Sequence[int]) -> Probe:
     return Probe(Prompt("sync-check", (Message.of("user", PROBE_TEXT),), (0,)), tuple(token_ids[:PROBE_TOKENS]))
 
 
-def check_synced(engine: RolloutEngine, weights: PolicyWeights, probe: Probe, dtype: str) -> float:
-    """Compare the engine with the weights it was given; the mean absolute difference per token, in nats.
+class Scores(Protocol):
+    """Whatever gives log-probabilities of tokens: an engine, or one of its servers."""
+
+    def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
+        """As `RolloutEngine.score`."""
+        ...
+
+
+def difference(scorer: Scores, weights: PolicyWeights, probe: Probe) -> float:
+    """Mean absolute difference per token between the two sides' log-probabilities of a probe, in nats."""
+    ours = weights.score([probe.prompt], [[probe.output]])[0][0]
+    theirs = scorer.score([probe.prompt], [[probe.output]])[0][0]
+    return sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / len(ours)
+
+
+def check_synced(scorer: Scores, weights: PolicyWeights, probe: Probe, dtype: str, *, who: str, pushed: str) -> None:
+    """Compare a sampler with the weights it was given.
+
+    Args:
+        scorer: the sampler.
+        weights: the learner's.
+        probe: what is compared.
+        dtype: the sampler's precision, or the learner's if that is coarser.
+        who: the sampler in the error.
+        pushed: what was pushed, in the error.
 
     Raises:
         StaleEngineError: they differ by more than the precision explains.
     """
-    ours = weights.score([probe.prompt], [[probe.output]])[0][0]
-    theirs = engine.score([probe.prompt], [[probe.output]])[0][0]
-    difference = sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / len(ours)
-    if not difference <= TOLERANCES[dtype]:  # NaN is not
+    found = difference(scorer, weights, probe)
+    if not found <= TOLERANCES[dtype]:  # NaN is not
         raise StaleEngineError(
-            f"After the weight sync the engine's log-probabilities differ from the learner's by {difference:.3g} nats "
-            f"per token over {len(ours)} tokens of {probe.prompt.task_id}, more than {TOLERANCES[dtype]} for {dtype}: "
-            "the engine does not hold the weights of this policy version. The run can be resumed; if it happens again, "
-            'use rollout.engine = "transformers" and report the model\'s architecture.'
+            f"After {pushed} of policy version {weights.version} were pushed to {who}, its log-probabilities differ "
+            f"from the learner's by {found:.3g} nats per token over {len(probe.output)} tokens of "
+            f"{probe.prompt.task_id}, more than {TOLERANCES[dtype]} for {dtype}: it does not hold these weights. The "
+            'run can be resumed; if it happens again, use rollout.engine = "transformers" and report the model\'s '
+            "architecture."
         )
-    return difference

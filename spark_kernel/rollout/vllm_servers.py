@@ -1,0 +1,279 @@
+"""Several vLLM servers as one: which of them can be used, who is asked, and what happens when one fails."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spark_kernel.errors import EngineError, InputError, StopCheck
+from spark_kernel.prompts.prompt import Prompt
+from spark_kernel.rollout.sync_check import TOLERANCES
+from spark_kernel.rollout.vllm_endpoint import ServerFacts, ServerUnavailableError, VllmEndpoint
+from spark_kernel.rollout.vllm_requests import check_expanded
+
+STOP_SECONDS = 0.1
+"""How often a wait for servers looks whether a stop was asked for."""
+ABORT_SECONDS = 10.0
+"""How long a stop waits for servers to end their requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class VllmServerSettings:
+    """Which servers, and how they are used.
+
+    `urls`: "http://host:port", one a server. `dtype`: of the learner's arithmetic. `context`: tokens of prompt and
+    output that a server must take; 0 while the model is not known. `model`: the name they serve under; None: whatever
+    each calls its own. `folder`: readable by the servers under the same path; None: a temporary folder of this
+    machine. `timeout`: seconds that one answer may take. `connections`: most requests under way at one server.
+    """
+
+    urls: tuple[str, ...]
+    dtype: str = "float32"
+    context: int = 0
+    model: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    folder: Path | None = None
+    adapter_only: bool = False
+    timeout: float = 600.0
+    connections: int = 64
+
+
+@dataclass(slots=True)
+class Server:
+    """A server and what is known of it.
+
+    `facts`: None until it was reached. `model`: what requests name: the base model, or the last adapter. `stamp`: the
+    version of the weights that this run pushed to it; None where it is left out.
+    """
+
+    endpoint: VllmEndpoint
+    facts: ServerFacts | None = None
+    model: str = ""
+    adapter: str | None = None
+    stamp: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return self.endpoint.url
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRequest:
+    """One request.
+
+    `sent`: token ids with one for each image. `expected`: the prompt's token ids as the learner has them. `fields`:
+    vLLM's sampling parameters. `images`: data URLs.
+    """
+
+    prompt: Prompt
+    sent: list[int]
+    expected: list[int]
+    fields: dict[str, Any]
+    images: tuple[str, ...]
+
+
+def connect(settings: VllmServerSettings, endpoint: VllmEndpoint) -> ServerFacts:
+    """What a server says of itself, if it can be used.
+
+    Raises:
+        ServerUnavailableError: it cannot be reached.
+        InputError: it is no server that can be trained with, serves another model, or has too short a context.
+    """
+    facts = endpoint.facts()
+    if settings.model is not None and settings.model not in facts.models:
+        raise InputError(
+            f"The server at {endpoint.url} serves {', '.join(facts.models)}, not {settings.model}: correct "
+            "rollout.server.model, or start the server with --served-model-name."
+        )
+    if facts.context < settings.context:
+        raise InputError(
+            f"The server at {endpoint.url} has a context of {facts.context} tokens, and prompt and output may take "
+            f"{settings.context}: start it with --max-model-len {settings.context}, or lower "
+            "rollout.max_prompt_tokens or rollout.max_new_tokens."
+        )
+    if facts.dtype not in TOLERANCES:
+        raise InputError(
+            f"The server at {endpoint.url} computes in {facts.dtype}: start it with --dtype and one of "
+            f"{', '.join(TOLERANCES)}."
+        )
+    return facts
+
+
+def check_servers(settings: VllmServerSettings) -> None:
+    """Whether any server can be used, found out before weights are loaded.
+
+    Raises:
+        InputError: as `connect`, or none can be reached.
+    """
+    faults = []
+    for url in settings.urls:
+        endpoint = VllmEndpoint(url, settings.api_key, settings.timeout, 1)
+        try:
+            connect(settings, endpoint)
+        except ServerUnavailableError as error:
+            faults.append(str(error))
+        finally:
+            endpoint.close()
+    if len(faults) == len(settings.urls):
+        raise InputError(f"{'; '.join(faults)}: start it (docs/vllm.md), or correct rollout.server.urls.")
+
+
+class Servers:
+    """The servers of a run. `remark` is told of every one that is left out."""
+
+    def __init__(self, settings: VllmServerSettings, remark: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._remark = remark
+        self.all = [
+            Server(VllmEndpoint(url, settings.api_key, settings.timeout, settings.connections)) for url in settings.urls
+        ]
+
+    @property
+    def live(self) -> list[Server]:
+        """Those that hold this run's weights."""
+        return [server for server in self.all if server.stamp is not None]
+
+    @property
+    def context(self) -> int:
+        """Most tokens that every reached server takes; the run's own bound where none was reached."""
+        contexts = [server.facts.context for server in self.all if server.facts is not None]
+        return min(contexts, default=self._settings.context)
+
+    def leave_out(self, server: Server, error: ServerUnavailableError) -> None:
+        """Use a server no more until it is pushed to again."""
+        server.stamp = server.facts = None
+        self._remark(f"{error}: its prompts go to the other servers, and it is left out until the next update")
+
+    def leave_out_overwritten(self) -> None:
+        """Leave out servers that were restarted, or overwritten by someone else, since the last push."""
+        for server in self.live:
+            try:
+                version = server.endpoint.version()
+                if version != server.stamp:
+                    raise _overwritten(server, version)
+            except ServerUnavailableError as error:
+                self.leave_out(server, error)
+
+    def none_left(self, why: str) -> EngineError:
+        """The error of a run without servers."""
+        return EngineError(
+            f"No vLLM server is left to sample with ({why}): start it again with the model of the run's start and "
+            "resume the run."
+        )
+
+    def close(self) -> None:
+        """Drop all connections."""
+        for server in self.all:
+            server.endpoint.close()
+
+    def run_all(
+        self, requests: Sequence[Sequence[ServerRequest]], on_progress: Callable[[int], None], check_stop: StopCheck
+    ) -> list[list[Any]]:
+        """Every request's reply. Group i goes to server i modulo the live ones; an interruption ends all requests.
+
+        Raises:
+            EngineError: no server is left.
+        """
+        live = self.live
+        if not live:
+            raise self.none_left("all are left out")
+        under_way: dict[str, Server] = {}
+        pools = [ThreadPoolExecutor(self._settings.connections, thread_name_prefix="vllm") for _ in live]
+        futures: list[list[Future[Any]]] = []
+        try:
+            for index, group in enumerate(requests):
+                first = index % len(live)
+                order = [*live[first:], *live[:first]]
+                futures.append([pools[first].submit(self._anywhere, request, order, under_way) for request in group])
+            pending = {future for group in futures for future in group}
+            while pending:
+                check_stop()
+                done, pending = wait(pending, STOP_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                if done:
+                    on_progress(len(done))
+        except BaseException:
+            _abandon(pools, under_way)
+            raise
+        for pool in pools:
+            pool.shutdown()
+        return [[future.result() for future in group] for group in futures]
+
+    def _anywhere(self, request: ServerRequest, order: Sequence[Server], under_way: dict[str, Server]) -> Any:
+        """The reply of the first server that gives one."""
+        last = "all are left out"
+        for server in order:
+            stamp = server.stamp
+            if stamp is None:
+                continue
+            try:
+                return ask(server, request, stamp, under_way)
+            except ServerUnavailableError as error:
+                last = str(error)
+                if server.stamp is not None:
+                    self.leave_out(server, error)
+        raise self.none_left(last)
+
+
+def ask(server: Server, request: ServerRequest, stamp: str | None, under_way: dict[str, Server]) -> Any:
+    """One server's reply.
+
+    Args:
+        server: the server.
+        request: the request.
+        stamp: the version of the weights that must answer; None: any.
+        under_way: holds the request's name as long as it runs.
+
+    Raises:
+        ServerUnavailableError: it is down, slow, gave up, or holds other weights than were pushed to it.
+        ModelError: it refuses the request, or expands images to other tokens than the learner.
+    """
+    name = uuid.uuid4().hex
+    under_way[name] = server
+    try:
+        reply = server.endpoint.generate(name, server.model, request.sent, request.fields, request.images)
+    finally:
+        del under_way[name]
+    try:
+        choice = reply["choices"][0]
+        finish, spans = choice["finish_reason"], choice.get("weight_versions") or []
+        check_expanded(request.prompt, request.expected, reply["prompt_token_ids"])
+    except (KeyError, IndexError, TypeError) as error:
+        raise ServerUnavailableError(
+            f"The vLLM server at {server.url} answers in another form than vLLM 0.32 ({error!r})"
+        ) from None
+    if finish not in ("stop", "length"):
+        raise ServerUnavailableError(f"The vLLM server at {server.url} gave up a request ({finish})")
+    for span in spans:
+        if stamp is not None and span["version"] != stamp:
+            raise _overwritten(server, span["version"])
+    return reply
+
+
+def _abandon(pools: Sequence[ThreadPoolExecutor], under_way: dict[str, Server]) -> None:
+    """End all requests: those that wait are dropped, those under way are aborted at their servers."""
+    for pool in pools:
+        pool.shutdown(wait=False, cancel_futures=True)
+    deadline = time.monotonic() + ABORT_SECONDS
+    while under_way and time.monotonic() < deadline:
+        current = dict(under_way)
+        for server in {id(server): server for server in current.values()}.values():
+            try:
+                server.endpoint.abort([name for name, where in current.items() if where is server])
+            except (EngineError, InputError):
+                return  # it is down, or cannot abort: its requests end when their time is over
+        time.sleep(STOP_SECONDS)
+
+
+def _overwritten(server: Server, version: str) -> ServerUnavailableError:
+    return ServerUnavailableError(
+        f"The vLLM server at {server.url} holds other weights than this run pushed ({version}): was it restarted, or "
+        "does another run use it"
+    )
