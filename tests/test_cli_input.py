@@ -82,7 +82,7 @@ def test_text_reaches_the_configuration_unchanged(text: str) -> None:
         (["run", "quickstart", "--rollout.sample", "4"], "--rollout.samples"),
         (["run", "quickstart", "--rollout.samples", "0"], "rollout.samples = 0 is refused: input should be greater"),
         (["run", "quickstart", "--rollout.samples", "many"], "rollout.samples = 'many' is refused"),
-        (["run", "quickstart", "--rollout.engine", "vlm"], "should be 'transformers' or 'vllm'"),
+        (["run", "quickstart", "--rollout.engine", "vlm"], "should be 'transformers', 'vllm' or 'vllm-server'"),
         (["run", "quickstart", "--rollout.samples", "1"], "rollout.samples = 1 leaves no group to compare with"),
         (["run", "quickstart", "--report-to", "tensorbord"], "trackio, wandb, tensorboard"),
         (["run"], "PRESET|FILE"),

@@ -62,7 +62,7 @@ def test_another_problem_source_drops_the_options_of_the_old_one() -> None:
         ("quickstart", {"samples": 3}, r'no setting "samples"; did you mean "rollout.samples"'),
         ("quickstart", {"rollout__samples": 0}, "rollout.samples = 0 is refused: .*greater than or equal to 1"),
         ("quickstart", {"problems__per_round": 0}, "problems.per_round = 0 is refused"),
-        ("quickstart", {"rollout__engine": "vlm"}, "rollout.engine = 'vlm' is refused: .*'transformers', 'vllm' or 'vllm-server'"),
+        ("quickstart", {"rollout__engine": "vlm"}, "rollout.engine = 'vlm' is refused: .*'vllm' or 'vllm-server'"),
         ("quickstart", {"rollout__samples": 1}, "use at least 2 samples"),
         ("quickstart", {"period__train_policy": False, "period__train_reward": False}, "nothing to train"),
         ("policy-only", {"period__train_reward": True}, "switch one on"),

@@ -104,4 +104,4 @@ def start_together(folder: Path, logs: Path, flags: Sequence[Sequence[str]]) -> 
 
 def _die_with_parent() -> None:
     """Have the kernel end the server with the test process, however that ends."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
