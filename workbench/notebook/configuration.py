@@ -29,9 +29,13 @@ class Configuration(Panel):
     Args:
         config: what the form shows at first.
         preset: name of a preset, or of several joined with "+"; None: the nearest one.
+        take: called with every configuration that is valid, such as `Driver.start`.
     """
 
-    def __init__(self, config: RunConfig, preset: str | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, preset: str | None = None, take: Callable[[RunConfig], object] | None = None
+    ) -> None:
+        self._take = take
         self.problem = ""
         self.config = config
         self._run: RunConfig | None = None
@@ -168,6 +172,8 @@ class Configuration(Panel):
             self.config, self.problem = validate_config(self._typed()), ""
         except InputError as error:
             self.problem = str(error)
+        if self._take is not None and not self.problem:
+            self._take(self.config)
         self._show()
         for listener in self._listeners:
             listener()

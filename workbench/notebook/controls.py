@@ -129,13 +129,11 @@ class Controls(Panel):
         return None
 
     def _configured(self) -> None:
-        """The form has changed: a new run takes it as it is; a fork takes what differs."""
+        """The form has changed: say what a fork would change."""
         form = self._configuration
         if form is None:
             return
         if self._driver.state.mode is Mode.NEW:
-            if not form.problem:
-                self._driver.start(form.config)
             self.fork_settings.value = ""
         else:
             count = len(form.changed_names())

@@ -63,7 +63,7 @@ class Workbench:
     @cached_property
     def configuration(self) -> Configuration:
         """The form of settings, for a run to be and for forks."""
-        return self._added(Configuration(self._config, self._preset))
+        return self._added(Configuration(self._config, self._preset, self._driver.start))
 
     @cached_property
     def controls(self) -> Controls:
