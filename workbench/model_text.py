@@ -46,7 +46,7 @@ ACTIVE = re.compile(
 
 
 def markdown_html(text: str, limit: int = LIMIT) -> str:
-    """Markdown with formulas as safe HTML.
+    """Markdown with formulas as safe HTML. A line break stays one: models write a step a line.
 
     Args:
         text: untrusted.
@@ -80,7 +80,11 @@ def _cut(text: str, limit: int) -> tuple[str, str]:
 
 @cache
 def _reader() -> MarkdownIt:
-    reader = MarkdownIt("commonmark", {"html": False, "maxNesting": 20}).enable("table").enable("strikethrough")
+    reader = (
+        MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": 20})
+        .enable("table")
+        .enable("strikethrough")
+    )
     dollarmath_plugin(reader, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
     amsmath_plugin(reader)
     reader.inline.ruler.before("escape", "bracket_formula", _bracket_inline)

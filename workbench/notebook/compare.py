@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -20,6 +21,8 @@ from workbench.notebook.style import Panel, note, row
 from workbench.views import RunsComparison, compare
 
 BUDGETS = {"rollouts": "rollouts", "optimizer_steps": "optimizer steps"}
+EVERY = 5.0
+"""Seconds between two looks at which runs there are."""
 
 
 class Compare(Panel):
@@ -28,6 +31,7 @@ class Compare(Panel):
     def __init__(self, run: Path) -> None:
         self._run = run
         self._listed: tuple[str, ...] = ()
+        self._looked = -EVERY
         self._found: RunsComparison | None = None
         self.runs = widgets.SelectMultiple(
             options=[], description="with", rows=6, layout=widgets.Layout(width="460px"),
@@ -48,7 +52,10 @@ class Compare(Panel):
 
     def refresh(self, state: DriverState, _: Seen) -> None:
         """List the runs that can be chosen."""
-        self._run = state.run
+        now = time.monotonic()
+        if self._run == state.run and now - self._looked < EVERY:
+            return
+        self._run, self._looked = state.run, now
         try:
             others = [found for found in list_runs(state.run.parent) if found.path != state.run]
         except RunFolderError:

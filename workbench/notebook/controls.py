@@ -92,6 +92,7 @@ class Controls(Panel):
         self.state_line.value = _state_html(state, seen)
         share = state.done / state.total if state.total else 0.0
         self.bar.value = min(1.0, share) if state.mode in BUSY else 0.0
+        self.bar.layout.display = "" if state.mode in BUSY else "none"
         self.bar_text.value = _progress_html(state)
         if self._refusal is not None and not _same_situation(self._refusal[1], state):
             self._refusal = None

@@ -42,7 +42,17 @@ export default () => {
       inner = typeof made === "function" ? await made() : made;
       return inner.initialize?.(context);
     },
-    async render(context) { return inner.render?.(context); },
+    async render(context) {
+      // Legends are measured when they are drawn: what was drawn behind another tab is drawn again when it is seen.
+      const observer = new ResizeObserver((entries) => {
+        if (entries.every((entry) => entry.contentRect.width === 0)) return;
+        clearTimeout(globalThis.sparkResize);
+        globalThis.sparkResize = setTimeout(() => window.dispatchEvent(new Event("resize")), 60);
+      });
+      observer.observe(context.el);
+      const ended = await inner.render?.(context);
+      return () => { observer.disconnect(); if (typeof ended === "function") ended(); };
+    },
   };
 };
 """
@@ -74,6 +84,10 @@ class FigureWidget(go.FigureWidget):
     _esm = LOADER
     _script = traitlets.Instance(Script).tag(sync=True, **widgets.widget_serialization)
     _version = traitlets.Unicode(plotly.__version__).tag(sync=True)
+
+    def __init__(self, figure: go.Figure) -> None:
+        super().__init__(figure)
+        self._config = {**self._config, "responsive": True}
 
     @traitlets.default("_script")
     def _first_script(self) -> Script:

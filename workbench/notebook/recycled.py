@@ -9,9 +9,9 @@ import ipywidgets as widgets
 
 from spark_kernel.errors import SparkError
 from workbench.notebook.row_table import MOST_ROWS, RowTable
-from workbench.notebook.sample_html import details, finding, grid, images_html, prompt_html, text_html
+from workbench.notebook.sample_html import details, finding, grid, images_html, prompt_html, show, text_html
 from workbench.notebook.shared import DataPanel, Shared
-from workbench.notebook.style import note, row
+from workbench.notebook.style import note, row, table
 from workbench.views import FunnelStep, Lineage, RecycledRow, RunView
 
 KINDS = ("all", "pointwise", "pairwise", "reflection")
@@ -178,7 +178,7 @@ def lineage_html(lineage: Lineage, *, raw: bool) -> str:
         )
         parts += [f"<h4>outputs</h4>{outputs}", details("their texts", texts)]
     if lineage.update:
-        parts.append(grid(tuple(lineage.update), [tuple(lineage.update.values())], "The update it went into"))
+        parts.append(table([(name, show(value)) for name, value in lineage.update.items()], "The update it went into"))
     parts.append(answers)
     return "".join(parts)
 

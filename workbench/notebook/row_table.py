@@ -10,6 +10,18 @@ from itables.widget import ITable
 
 MOST_ROWS = 500
 """Rows that are handed to the browser; filters and search look at all of them."""
+OPTIONS: dict[str, Any] = {
+    "select": "single",
+    "paging": True,
+    "pageLength": 8,
+    "ordering": False,
+    "layout": {"topStart": None, "topEnd": None, "bottomStart": "info", "bottomEnd": "paging"},
+    "showIndex": False,
+    "maxBytes": 0,
+    "classes": "display compact nowrap",
+    "style": "table-layout:auto;width:100%;margin:0;caption-side:top",
+}
+"""Filters and search are ours, above the table, because they look at all rows."""
 
 
 class RowTable:
@@ -28,19 +40,7 @@ class RowTable:
         self._shown: object = None
         self._quiet = False
         self.selected: str | None = None
-        self.widget = ITable(
-            pd.DataFrame(columns=self._columns),
-            caption=caption,
-            select="single",
-            paging=True,
-            pageLength=8,
-            lengthMenu=[8, 20, 50],
-            ordering=False,
-            layout={"topStart": None, "topEnd": None, "bottomStart": "info", "bottomEnd": "paging"},
-            showIndex=False,
-            classes="display compact",
-            style="table-layout:auto;width:100%;margin:0;caption-side:top",
-        )
+        self.widget = ITable(pd.DataFrame(columns=self._columns), caption=caption, **OPTIONS)
         self.widget.observe(self._picked, "selected_rows")
 
     @property
@@ -60,7 +60,7 @@ class RowTable:
         frame = pd.DataFrame([[cells.get(c) for c in self._columns] for _, cells in rows], columns=self._columns)
         place = [self._ids.index(self.selected)] if self.selected is not None else []
         self._quiet = True
-        self.widget.update(frame, selected_rows=place)
+        self.widget.update(frame, selected_rows=place, **OPTIONS)
         self._quiet = False
 
     def select(self, name: str) -> None:

@@ -24,7 +24,9 @@ CSS = """
 .spark-panel .spark-help { opacity: .85; padding-left: 8px; line-height: 1.35; }
 .spark-panel .spark-changed .widget-label { font-weight: 700; }
 .spark-panel details > summary { cursor: pointer; padding: 2px 0; }
-.spark-panel caption { text-align: left; font-weight: 600; padding: 4px 0; color: var(--jp-ui-font-color1); }
+.spark-panel .widget-html-content { line-height: 1.45; }
+.spark-panel caption { white-space: nowrap; text-align: left; font-weight: 600; padding: 4px 0;
+  color: var(--jp-ui-font-color1); }
 .spark-panel h3, .spark-panel h4, .spark-panel h5 { margin: 8px 0 2px; font-weight: 600; }
 .spark-panel .spark-model-text { border-left: 2px solid var(--jp-border-color2, #999); padding: 2px 10px; margin: 2px 0;
   max-height: 420px; overflow: auto; }
