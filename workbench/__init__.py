@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["new", "open"]
 
 
-def open(run: str | Path) -> Workbench:
+def open(run: str | Path | None = None) -> Workbench:
     """The notebook panels of a run folder, also while another process writes it: `workbench.open("runs/demo")`.
+
+    Without a folder: the recorded run that ships with the package, to look at before anything was trained.
 
     A folder that is missing, damaged or newer than this program gives panels that say so. Opening a run twice in one
     process gives the same panels again.
@@ -25,6 +27,10 @@ def open(run: str | Path) -> Workbench:
     _require_notebook()
     from workbench.notebook.workbench import open_run
 
+    if run is None:
+        from workbench.recorded import recorded_run
+
+        run = recorded_run()
     return open_run(run)
 
 

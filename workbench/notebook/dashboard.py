@@ -24,7 +24,7 @@ class Dashboard(DataPanel):
     def __init__(self, shared: Shared) -> None:
         self._drawn: object = None
         self.flags = widgets.HTML()
-        self.figures = {name: FigureWidget(figure) for name, figure in make_dashboard(EMPTY).items()}
+        self.figures = {name: FigureWidget(figure) for name, figure in make_dashboard(EMPTY, compact=True).items()}
         for figure in self.figures.values():
             figure.add_class("spark-figure")
             for trace in figure.data:

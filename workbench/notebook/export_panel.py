@@ -1,4 +1,4 @@
-"""Panel 8: what leaves the workbench. A checkpoint as a model folder, on this machine or on the hub."""
+"""Panel 8: what leaves the workbench: the run as a page, its tables, a checkpoint as a model folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,28 @@ class Export(Panel):
         self.model_button = widgets.Button(description="Export model", icon="cube", tooltip="A Hugging Face folder")
         self.model_said = widgets.HTML()
         self.model = Job(self.model_button, self.model_said, self._export_model, "Writing the model folder ...")
-        super().__init__(row(self.round, self.merge), row(self.folder, self.model_button), self.model_said)
+        self.page = widgets.Text("", description="page", placeholder="exports/RUN.html", layout=wide)
+        self.page_button = widgets.Button(
+            description="Export page", icon="file-text", tooltip="The run as one HTML file that needs no network"
+        )
+        self.page_said = widgets.HTML()
+        self.report = Job(self.page_button, self.page_said, self._export_page, "Writing the page ...")
+        self.tables = widgets.Text("", description="tables", placeholder="exports/RUN-tables", layout=wide)
+        self.format = widgets.Dropdown(
+            options=["parquet", "csv"], description="format", layout=widgets.Layout(width="200px")
+        )
+        self.tables_button = widgets.Button(description="Export tables", icon="table", tooltip="Every table as a file")
+        self.tables_said = widgets.HTML()
+        self.files = Job(self.tables_button, self.tables_said, self._export_tables, "Writing the tables ...")
+        super().__init__(
+            row(self.page, self.page_button),
+            self.page_said,
+            row(self.tables, self.format, self.tables_button),
+            self.tables_said,
+            row(self.round, self.folder, self.model_button),
+            row(self.merge),
+            self.model_said,
+        )
 
     def refresh(self, state: DriverState, seen: Seen) -> None:
         """List the checkpoints that can be exported."""
@@ -42,6 +63,28 @@ class Export(Panel):
             self._rounds = found
         if seen.config is not None:
             self.merge.disabled = not seen.config.model.lora.enabled
+
+    def _export_page(self) -> str:
+        from workbench.report_page.page import write_page
+        from workbench.views import RunView
+
+        view = RunView(self._run)
+        out = Path(self.page.value.strip() or Path("exports") / f"{self._run.name}.html").expanduser()
+        if out.is_dir():
+            raise InputError(f"{out} is a folder: name a file.")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_page(view, out)
+        return f"{out.absolute()}: {out.stat().st_size / 1e6:.1f} MB, opens in any browser without a network."
+
+    def _export_tables(self) -> str:
+        from workbench.report_page.tables import write_tables
+
+        reader = RunReader(self._run)
+        out = Path(self.tables.value.strip() or Path("exports") / f"{self._run.name}-tables").expanduser()
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out} is a file: name a folder for the tables.")
+        written = write_tables(reader, out, self.format.value)
+        return f"{out.absolute()}: {len(written)} tables as {self.format.value}."
 
     def _export_model(self) -> str:
         if not self._run.exists():
