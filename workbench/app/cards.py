@@ -1,0 +1,157 @@
+"""A live comparison as HTML: three columns for each model. Every text in it is escaped or made safe."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from spark_kernel.records import Kind
+from workbench.app.diff import diff_html
+from workbench.app.live import LiveChain, StepCard
+from workbench.model_text import markdown_html
+
+SELF_JUDGED = "self-judged, not verified"
+STATES = {
+    "waiting": "waiting for its turn",
+    "loading": "loading the model",
+    "running": "writing",
+    "done": "done",
+    "stopped": "stopped",
+    "failed": "could not answer",
+}
+LIVE_LIMIT = 20_000
+"""Characters of an unfinished step that are shown: its end."""
+
+
+def chains_html(chains: Sequence[LiveChain]) -> str:
+    """The sides of a comparison, one below the other."""
+    return one_block("".join(_chain(chain, "AB"[i] if len(chains) > 1 else "") for i, chain in enumerate(chains)))
+
+
+def status_line(chains: Sequence[LiveChain]) -> str:
+    """How it stands, in one sentence; what a screen reader is told."""
+    return ". ".join(f"{chain.model}: {_state(chain)}" for chain in chains)
+
+
+def one_block(markup: str) -> str:
+    """HTML that Markdown passes through as it is: one line, so that no blank line ends it."""
+    return markup.replace("\r", "").replace("\n", "&#10;")
+
+
+def notice(sentence: str, kind: str = "info") -> str:
+    """A sentence set apart; `kind`: "info" or "warning"."""
+    return f'<div class="sw-notice sw-{kind}">{html.escape(sentence)}</div>'
+
+
+def _chain(chain: LiveChain, letter: str) -> str:
+    name = f"{letter}: {chain.model}" if letter else chain.model
+    columns = (
+        ("First answer", [card for card in chain.steps if card.kind is Kind.SOLVE]),
+        ("Self-judgement", [card for card in chain.steps if card.kind.judges]),
+        ("Reflected answer", [card for card in chain.steps if card.kind is Kind.REFLECTION]),
+    )
+    body = "".join(
+        f'<div class="sw-column"><h3>{title}</h3>{"".join(_card(chain, card) for card in cards) or _empty(chain)}</div>'
+        for title, cards in columns
+    )
+    return (
+        f'<div class="sw-chain"><div class="sw-head"><h2>{html.escape(name)}</h2>'
+        f'<span class="sw-chip sw-state-{chain.state}">{html.escape(_state(chain))}</span>{_badge(chain)}</div>'
+        f'<div class="sw-columns">{body}</div>{_outcome(chain)}</div>'
+    )
+
+
+def _badge(chain: LiveChain) -> str:
+    if any(card.verified for card in chain.steps):
+        return '<span class="sw-chip sw-verified">a verifier compared the answers with the gold answer</span>'
+    return f'<span class="sw-chip sw-unverified">{SELF_JUDGED}</span>'
+
+
+def _state(chain: LiveChain) -> str:
+    state = STATES[chain.state]
+    if chain.seconds is None:
+        return state
+    steps = f"{len(chain.steps)} step{'s' if len(chain.steps) != 1 else ''}"
+    return f"{state}, {steps}, {chain.tokens} tokens, {chain.seconds:.1f} s"
+
+
+def _empty(chain: LiveChain) -> str:
+    return f'<p class="sw-none">{"none" if chain.over else "not yet"}</p>'
+
+
+def _card(chain: LiveChain, card: StepCard) -> str:
+    about = "" if card.about is None else f", about step {card.about + 1}"
+    final = chain.attempt is not None and chain.attempt.final.index == card.index
+    mark = '<span class="sw-chip sw-final">returned</span>' if final else ""
+    step = card.step
+    if step is None:
+        body = f'<pre class="sw-text">{html.escape(card.text[-LIVE_LIMIT:])}</pre>'
+        cost = f"{card.tokens} tokens"
+    else:
+        body = f'<div class="sw-text">{markdown_html(step.text)}</div>'
+        cut = ", cut off at the limit" if step.completion.truncated else ""
+        cost = f"{step.tokens} tokens, {step.completion.seconds:.1f} s{cut}"
+    return (
+        f'<div class="sw-card"><div class="sw-card-head"><span>Step {card.index + 1}{about}</span>{mark}</div>{body}'
+        f"{_reading(card)}{_change(chain, card)}<div class=\"sw-cost\">{cost}</div></div>"
+    )
+
+
+def _reading(card: StepCard) -> str:
+    """What was read out of a finished step, and what the verifier says of it."""
+    step = card.step
+    if step is None:
+        return ""
+    if not step.kind.judges:
+        read = "no answer could be read" if step.answer is None else f"answer: <b>{html.escape(step.answer)}</b>"
+        return f'<div class="sw-read">{read}{_finding(card)}</div>'
+    if step.verdict is None:
+        return f'<div class="sw-read">no verdict could be read ({html.escape(str(step.parse))})</div>'
+    says = {"Yes": "right", "No": "wrong"}[step.verdict]
+    sure = ""
+    if card.yes is not None:
+        percent = f"{card.yes:.0%}"
+        sure = (
+            f'<div class="sw-sure"><span>probability of "Yes": <b>{percent}</b></span>'
+            f'<span class="sw-bar"><span style="width: {percent}"></span></span></div>'
+        )
+    return f'<div class="sw-read">verdict: <b>{step.verdict}</b> (the model takes the answer for {says})</div>{sure}'
+
+
+def _finding(card: StepCard) -> str:
+    if not card.verified:
+        return ""
+    word, style = {True: ("right", "good"), False: ("wrong", "bad"), None: ("cannot tell", "unverified")}[card.correct]
+    reason = f" ({html.escape(card.reason)})" if card.reason else ""
+    return f' <span class="sw-chip sw-{style}">verifier: {word}</span>{reason}'
+
+
+def _change(chain: LiveChain, card: StepCard) -> str:
+    """What a reflection changed of the response it is about."""
+    if card.step is None or card.kind is not Kind.REFLECTION or card.about is None:
+        return ""
+    before = chain.steps[card.about].text
+    if before.strip() == card.text.strip():
+        return '<div class="sw-same">the same text as before</div>'
+    return (
+        f"<details class=\"sw-diff\" open><summary>changed against step {card.about + 1}</summary>"
+        f"<pre>{diff_html(before, card.text)}</pre></details>"
+    )
+
+
+def _outcome(chain: LiveChain) -> str:
+    if chain.state == "failed":
+        return notice(chain.problem, "warning")
+    if chain.state == "stopped":
+        return notice("Stopped: what was written so far stays on the page.")
+    attempt = chain.attempt
+    if attempt is None or not chain.over:
+        return ""
+    final = attempt.final
+    answer = "none could be read" if final.answer is None else html.escape(final.answer)
+    lines = [f"<p><b>Final answer: {answer}</b>, from step {final.index + 1}. {html.escape(attempt.detail)}</p>"]
+    if not chain.final_judged:
+        lines.append("<p>This answer was never judged.</p>")
+    if final.first and len(attempt.steps) > 1 and str(attempt.stop) in ("rejected", "no_answer"):
+        lines.append("<p>The loop fell back to the first answer.</p>")
+    return f'<div class="sw-outcome">{"".join(lines)}</div>'

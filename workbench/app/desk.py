@@ -1,0 +1,255 @@
+"""The desk: one thread that owns the models and answers one question at a time, telling what happens as it happens."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spark_kernel.errors import InputError, SparkError, Stopped
+from spark_kernel.records import Parse
+from workbench.app.catalog import ModelChoice
+from workbench.app.question import Question
+
+if TYPE_CHECKING:
+    from spark_kernel.rollout.engine import RolloutEngine
+    from spark_kernel.test_time.events import ChainEvent
+    from spark_kernel.test_time.steps import Attempt
+    from spark_kernel.test_time.verdict_probability import Encode
+    from spark_kernel.verify.pool import VerifierPool
+
+DEFAULT_NEW_TOKENS = 512
+VERIFY_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Respondent:
+    """A loaded model, ready to be asked.
+
+    `context`: most tokens of prompt and output together; `eyes`: whether it reads images; `examples`: whether its run
+    was trained with worked examples before every prompt.
+    """
+
+    engine: RolloutEngine
+    encode: Encode
+    context: int
+    eyes: bool
+    examples: bool = False
+
+
+Load = Callable[[ModelChoice], Respondent]
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The model is being read from disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the verifier says about the answer of step `index`; `correct` None where it could not tell."""
+
+    index: int
+    correct: bool | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last event. `problem`: what went wrong, in a sentence; `stopped`: someone asked for it. Seconds in all."""
+
+    stopped: bool
+    problem: str
+    seconds: float
+
+
+DeskEvent = "ChainEvent | Loading | Finding | Ended"
+Tell = Callable[["ChainEvent | Loading | Finding | Ended"], None]
+
+
+@dataclass(slots=True)
+class Job:
+    """A question on its way. `stop` may be set from any thread; sampling ends before the next token."""
+
+    choice: ModelChoice
+    question: Question
+    tell: Tell
+    stop: threading.Event = field(default_factory=threading.Event)
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class ModelDesk:
+    """Owns the models.
+
+    Args:
+        load: makes a model ready to be asked; called on the desk's thread.
+        keep: how many models stay loaded.
+    """
+
+    def __init__(self, load: Load, keep: int = 2) -> None:
+        self._load, self._keep = load, keep
+        self._loaded: OrderedDict[str, Respondent] = OrderedDict()
+        self._jobs: queue.SimpleQueue[Job | ModelChoice | None] = queue.SimpleQueue()
+        self._pool: VerifierPool | None = None
+        self._thread = threading.Thread(target=self._work, name="model-desk", daemon=True)
+        self._thread.start()
+
+    def ask(self, choice: ModelChoice, question: Question, tell: Tell) -> Job:
+        """Queue a question. `tell` is called on the desk's thread and must return at once; `Ended` comes last."""
+        job = Job(choice, question, tell)
+        self._jobs.put(job)
+        return job
+
+    def warm(self, choice: ModelChoice) -> None:
+        """Load a model when there is nothing else to do, so that the first question need not wait for it."""
+        self._jobs.put(choice)
+
+    def close(self) -> None:
+        """Finish the question at hand and end the thread."""
+        self._jobs.put(None)
+        self._thread.join(timeout=30)
+        if self._pool is not None:
+            self._pool.close()
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            if isinstance(item, ModelChoice):
+                try:
+                    self._respondent(item)
+                except (SparkError, OSError, RuntimeError, MemoryError):
+                    continue  # whoever asks it is told
+            else:
+                self._answer(item)
+
+    def _answer(self, job: Job) -> None:
+        started = time.perf_counter()
+        stopped, problem = False, ""
+        try:
+            _check(job)
+            self._chain(job)
+        except Stopped:
+            stopped = True
+        except SparkError as error:
+            problem = str(error)
+        except (OSError, RuntimeError, MemoryError):
+            # A damaged model or too little memory must not end the desk for everybody else.
+            traceback.print_exc()
+            problem = "The model could not answer; the server's log says why."
+        finally:
+            job.done.set()
+        job.tell(Ended(stopped, problem, time.perf_counter() - started))
+
+    def _chain(self, job: Job) -> None:
+        from spark_kernel.prompts.examples import META
+        from spark_kernel.rollout.engine import Sampling
+        from spark_kernel.test_time.loop import self_correct_live
+        from spark_kernel.test_time.steps import LoopSettings
+
+        question = job.question
+        if job.choice.name not in self._loaded:
+            job.tell(Loading())
+        respondent = self._respondent(job.choice)
+        if question.problem.images and not respondent.eyes:
+            raise InputError("This model has no eyes: it reads text only. Take the image away, or choose another model.")
+        problem = question.problem
+        if question.has_gold:
+            (complaint,) = self._verifiers().check_golds([problem])
+            if complaint is not None:
+                raise InputError(f'The gold answer is no use to the verifier "{problem.verifier}": give another one.')
+        if respondent.examples:
+            problem = replace(problem, meta={**problem.meta, META: True})
+        longest = min(question.new_tokens or DEFAULT_NEW_TOKENS, respondent.context // 2)
+        sampling = Sampling(longest, question.temperature, max_prompt_tokens=respondent.context - longest)
+        settings = LoopSettings(
+            sampling, sampling, sampling, reflections=question.reflections, judge_view=question.view
+        )
+        attempt = self_correct_live(
+            respondent.engine,
+            problem,
+            settings,
+            job.tell,
+            seed=question.seed,
+            encode=respondent.encode,
+            check_stop=lambda: _check(job),
+        )
+        if question.has_gold:
+            self._find(job, attempt)
+
+    def _find(self, job: Job, attempt: Attempt) -> None:
+        """The verifier's findings about every answer of the chain."""
+        from spark_kernel.evaluate.chains import chain_groups
+
+        problem = job.question.problem
+        groups = chain_groups(
+            [attempt], {problem.id: problem}, self._verifiers().score, round=0, policy_version=0
+        )
+        for step, group in zip(attempt.steps, groups, strict=True):
+            score = group.rollouts[0].score
+            if not step.kind.judges and score is not None:
+                unread = score.parse in (Parse.TIMEOUT, Parse.CRASH)
+                job.tell(Finding(step.index, None if unread else score.correct, score.reason))
+
+    def _respondent(self, choice: ModelChoice) -> Respondent:
+        found = self._loaded.pop(choice.name, None)
+        if found is None:
+            while len(self._loaded) >= self._keep:
+                self._loaded.popitem(last=False)
+            found = self._load(choice)
+        self._loaded[choice.name] = found
+        return found
+
+    def _verifiers(self) -> VerifierPool:
+        from spark_kernel.verify.pool import VerifierPool
+
+        if self._pool is None:
+            self._pool = VerifierPool(1, VERIFY_SECONDS, 1.0)
+        return self._pool
+
+
+def load_respondent(choice: ModelChoice) -> Respondent:
+    """A model by reference, or the policy of a run's checkpoint. Code that comes with a model is never run.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        RunFolderError: the checkpoint is damaged.
+    """
+    from spark_kernel.assembly import model_settings
+    from spark_kernel.lifecycle import read_config
+    from spark_kernel.models.policy import load_policy
+    from spark_kernel.models.settings import ModelSettings
+    from spark_kernel.rollout.transformers_engine import TransformersEngine
+    from spark_kernel.runs.checkpoints import verify_checkpoint
+
+    examples = False
+    if choice.run is None:
+        policy = load_policy(ModelSettings(choice.path))
+    else:
+        folder = Path(choice.path)
+        verify_checkpoint(folder)
+        config = read_config(choice.run)
+        examples = config.problems.worked_examples
+        settings = replace(model_settings(config), trust_remote_code=False, device="auto")
+        if config.model.lora.enabled:
+            policy = load_policy(settings)
+            policy.load_adapter(folder)
+        else:
+            policy = load_policy(replace(settings, path=str(folder), revision=None))
+    encoder = policy.encoder
+    return Respondent(
+        engine=TransformersEngine(policy),
+        encode=encoder.text_ids,
+        context=policy.loaded.context_length,
+        eyes=encoder.reads_images,
+        examples=examples,
+    )
+
+
+def _check(job: Job) -> None:
+    if job.stop.is_set():
+        raise Stopped

@@ -1,0 +1,114 @@
+"""A question to a model: what the page sends, checked before anything is done with it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spark_kernel.errors import InputError
+from spark_kernel.keyed_random import content_hash
+from spark_kernel.problems.images import decode_image
+from spark_kernel.records import ImageRef, Problem, View
+from workbench.app.limits import Limits
+
+VERIFIERS = ("math", "numeric", "integer", "exact", "choice")
+"""What may compare an answer with a gold answer. A name that would import code is none of these."""
+HOTTEST = 2.0
+LARGEST_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A checked question. `gold` of the problem is empty where none was given; then no verifier is asked.
+
+    `new_tokens`: longest output of a step, None for what fits.
+    """
+
+    problem: Problem
+    temperature: float
+    new_tokens: int | None
+    reflections: int
+    view: View
+    seed: int
+
+    @property
+    def has_gold(self) -> bool:
+        """Whether a verifier can say anything."""
+        return bool(self.problem.gold)
+
+
+def make_question(
+    text: Any,
+    limits: Limits,
+    *,
+    image: Path | None = None,
+    gold: Any = "",
+    verifier: Any = "math",
+    temperature: Any = 0.0,
+    new_tokens: Any = None,
+    reflections: Any = 2,
+    view: Any = "answer",
+    seed: Any = 0,
+) -> Question:
+    """The question that a page sent.
+
+    Args:
+        image: a file that was uploaded.
+
+    Raises:
+        InputError: something is missing, too long, out of range, or no image; one sentence for the page.
+    """
+    question = _text(text, "The question", limits.prompt_chars)
+    if not question:
+        raise InputError("Ask something: the question is empty.")
+    wanted = _text(gold or "", "The gold answer", limits.gold_chars)
+    if verifier not in VERIFIERS:
+        raise InputError(f"The verifier is one of {', '.join(VERIFIERS)}.")
+    if view not in (View.ANSWER, View.FULL):
+        raise InputError("The judge sees the answer or the full response.")
+    images = () if image is None else (check_image(image, limits),)
+    name = content_hash(question, *(ref.sha256 for ref in images))
+    return Question(
+        problem=Problem(f"prompt-{name}", question, wanted, str(verifier), images),
+        temperature=_number(temperature, "The temperature", 0.0, HOTTEST),
+        new_tokens=None if not new_tokens else int(_number(new_tokens, "The longest output", 1, limits.new_tokens)),
+        reflections=int(_number(reflections, "The number of reflections", 1, limits.reflections)),
+        view=View(view),
+        seed=int(_number(seed, "The seed", 0, LARGEST_SEED)),
+    )
+
+
+def check_image(path: Path, limits: Limits) -> ImageRef:
+    """A reference to an uploaded image. Its pixels are counted before any is decoded.
+
+    Raises:
+        InputError: too large, too many pixels, or no image.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limits.image_bytes + 1)
+    except OSError:
+        raise InputError("The image is gone from the server: upload it again.") from None
+    if len(data) > limits.image_bytes:
+        raise InputError(f"The image has more than {limits.image_bytes / 2**20:.0f} MiB.")
+    decode_image(data, "that you gave", limits.image_pixels)
+    return ImageRef(hashlib.sha256(data).hexdigest(), str(path))
+
+
+def _text(value: Any, what: str, most: int) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{what} must be text.")
+    if len(value) > most:
+        raise InputError(f"{what} has {len(value)} characters: at most {most} are taken.")
+    return value.encode("utf-8", "replace").decode("utf-8").strip()
+
+
+def _number(value: Any, what: str, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{what} must be a number.")
+    if not low <= value <= high:
+        raise InputError(f"{what} is {value:g}: allowed is {low:g} to {high:g}.")
+    return float(value)
