@@ -69,18 +69,17 @@ class Ended:
     seconds: float
 
 
-DeskEvent = "ChainEvent | Loading | Finding | Ended"
 Tell = Callable[["ChainEvent | Loading | Finding | Ended"], None]
 
 
 @dataclass(slots=True)
 class Job:
-    """A question on its way. `stop` may be set from any thread; sampling ends before the next token."""
+    """A question on its way; `done` is set once nothing of it runs any more."""
 
     choice: ModelChoice
     question: Question
     tell: Tell
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -100,9 +99,14 @@ class ModelDesk:
         self._thread = threading.Thread(target=self._work, name="model-desk", daemon=True)
         self._thread.start()
 
-    def ask(self, choice: ModelChoice, question: Question, tell: Tell) -> Job:
-        """Queue a question. `tell` is called on the desk's thread and must return at once; `Ended` comes last."""
-        job = Job(choice, question, tell)
+    def ask(self, choice: ModelChoice, question: Question, tell: Tell, stop: threading.Event) -> Job:
+        """Queue a question.
+
+        Args:
+            tell: called on the desk's thread with every event; must return at once. `Ended` comes last.
+            stop: may be set from any thread; sampling ends before the next token.
+        """
+        job = Job(choice, question, tell, stop)
         self._jobs.put(job)
         return job
 

@@ -90,7 +90,8 @@ class Guard:
         if refusal is not None:
             await _answer(send, *refusal)
             return
-        trimmed = {**scope, "headers": self._trusted_headers(scope)}
+        # What comes later asks this for the client, too.
+        trimmed = {**scope, "headers": self._trusted_headers(scope), "client": (self.client(scope), 0)}
         await self._app(trimmed, self._bounded(scope, receive), self._with_headers(send))
 
     def client(self, scope: Scope) -> str:

@@ -1,0 +1,102 @@
+"""The tab "Runs": what there is, and two or more runs beside each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from spark_kernel.errors import InputError
+from workbench.app.catalog import Catalog
+from workbench.app.context import AppContext
+from workbench.app.markup import paragraph, table
+from workbench.figures import Theme, comparison_figure, difference_figure
+from workbench.views import compare
+
+MOST_COMPARED = 6
+LISTED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RunsTab:
+    """The components of the tab."""
+
+    listed: gr.HTML
+    chosen: gr.Dropdown
+    sentences: gr.HTML
+    points: gr.Plot
+    differences: gr.Plot
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Everything that a comparison fills."""
+        return [self.sentences, self.points, self.differences]
+
+
+def build_runs(context: AppContext, theme: gr.Textbox) -> RunsTab:
+    """Make the tab's components and wire them; call it inside `gr.Tab`."""
+    listed = gr.HTML("", js_on_load=None)
+    with gr.Row(equal_height=False):
+        chosen = gr.Dropdown(
+            context.catalog.run_names(), value=[], multiselect=True, max_choices=MOST_COMPARED, label="Compare",
+            info="The first one is what the others are compared with.", elem_id="sw-compare", scale=4,
+        )  # fmt: skip
+        button = gr.Button("Compare", variant="primary", scale=1, min_width=140, elem_id="sw-compare-go")
+    sentences = gr.HTML("", js_on_load=None)
+    points = gr.Plot(show_label=False, elem_classes="sw-plot", visible=False)
+    differences = gr.Plot(show_label=False, elem_classes="sw-plot", visible=False)
+    tab = RunsTab(listed, chosen, sentences, points, differences)
+    button.click(
+        context.told(lambda names, shade: fill_comparison(tab, context, names, shade)), [chosen, theme], tab.outputs,
+        queue=False, preprocess=False, api_visibility="private",
+    )  # fmt: skip
+    return tab
+
+
+def fill_comparison(tab: RunsTab, context: AppContext, names: Any, theme: Theme) -> dict[Any, Any]:
+    """Runs side by side: what may be said, the figures, and only the settings that differ.
+
+    Raises:
+        InputError: fewer than two runs, too many, or an unknown one.
+    """
+    wanted = list(dict.fromkeys(names or ()))
+    if not 2 <= len(wanted) <= MOST_COMPARED:
+        raise InputError(f"Choose 2 to {MOST_COMPARED} runs to compare.")
+    result = compare([context.catalog.open_run(str(name)).reader for name in wanted])
+    rows = [
+        (row.label, context.without_roots(row.comparison.second_run), row.comparison.matched_by.replace("_", " "), row.sentence)
+        for row in result.rows
+    ]
+    text = "".join(paragraph(note, "muted") for note in result.notes)
+    text += table(
+        ("measure", f"against {context.without_roots(result.names[0])}", "matched by", "what may be said"), rows,
+        caption="Comparison (paired, 95 % intervals)", empty="nothing that all runs measured: not enough evidence.",
+    )  # fmt: skip
+    text += table(
+        ("setting", *map(context.without_roots, result.names)), [(row.setting, *row.values) for row in result.settings],
+        caption="Settings that differ", empty="none.",
+    )  # fmt: skip
+    theme = "dark" if theme == "dark" else "light"
+    return {
+        tab.sentences: text,
+        tab.points: gr.update(value=comparison_figure(result, theme), visible=True),
+        tab.differences: gr.update(value=difference_figure(result, theme), visible=bool(result.rows)),
+    }
+
+
+def runs_html(catalog: Catalog) -> str:
+    """The runs that there are, newest first, and why others cannot be read."""
+    runs = catalog.runs()
+    rows = [
+        (
+            run.name, str(run.state), run.rounds, run.created[:16].replace("T", " "),
+            f"{run.parent.run} after round {run.parent.round}" if run.parent else "",
+        )
+        for run in runs[:LISTED]
+    ]  # fmt: skip
+    rows += [(name, "recorded, comes with the package", None, "", "") for name in catalog.recorded]
+    text = table(("run", "state", "rounds", "started (UTC)", "forked from"), rows, caption="Runs", empty="none yet.")
+    if len(runs) > LISTED:
+        text += paragraph(f"{len(runs) - LISTED} older runs are not listed.", "muted")
+    return text + "".join(paragraph(sentence, "warning") for sentence in catalog.unreadable())
