@@ -39,6 +39,7 @@ COMMANDS = {
     "export": Command("workbench.commands.export:export", "write a checkpointed round as a model folder, or push it"),
     "reflect": Command("workbench.commands.reflect:reflect", "answer one question, judge the answer, reflect"),
     "lab": Command("workbench.commands.lab:lab", "open the notebooks in JupyterLab"),
+    "app": Command("workbench.commands.app:app", "the page in a browser: ask a model, look through runs"),
     "bench": Command("workbench.commands.bench:bench", "what we do beside peers that do the same work, timed"),
     "models": Command("workbench.commands.models:models", "list models, or get one: models list | models get NAME"),
 }

@@ -66,7 +66,9 @@ def decide_access(
             "so that no other site's name can be pointed here."
         )
     # The health check of the server itself comes over loopback.
-    return Access(address, tuple(dict.fromkeys((*named, bracketed(address), *LOOPBACK_NAMES))), password, public, proxies)
+    return Access(
+        address, tuple(dict.fromkeys((*named, bracketed(address), *LOOPBACK_NAMES))), password, public, proxies
+    )
 
 
 def is_loopback(address: str) -> bool:

@@ -93,7 +93,7 @@ def _card(chain: LiveChain, card: StepCard) -> str:
         cost = f"{step.tokens} tokens, {step.completion.seconds:.1f} s{cut}"
     return (
         f'<div class="sw-card"><div class="sw-card-head"><span>Step {card.index + 1}{about}</span>{mark}</div>{body}'
-        f"{_reading(card)}{_change(chain, card)}<div class=\"sw-cost\">{cost}</div></div>"
+        f'{_reading(card)}{_change(chain, card)}<div class="sw-cost">{cost}</div></div>'
     )
 
 
@@ -134,7 +134,7 @@ def _change(chain: LiveChain, card: StepCard) -> str:
     if before.strip() == card.text.strip():
         return '<div class="sw-same">the same text as before</div>'
     return (
-        f"<details class=\"sw-diff\" open><summary>changed against step {card.about + 1}</summary>"
+        f'<details class="sw-diff" open><summary>changed against step {card.about + 1}</summary>'
         f"<pre>{diff_html(before, card.text)}</pre></details>"
     )
 

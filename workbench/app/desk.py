@@ -160,7 +160,9 @@ class ModelDesk:
             job.tell(Loading())
         respondent = self._respondent(job.choice)
         if question.problem.images and not respondent.eyes:
-            raise InputError("This model has no eyes: it reads text only. Take the image away, or choose another model.")
+            raise InputError(
+                "This model has no eyes: it reads text only. Take the image away, or choose another model."
+            )
         problem = question.problem
         if question.has_gold:
             (complaint,) = self._verifiers().check_golds([problem])
@@ -190,9 +192,7 @@ class ModelDesk:
         from spark_kernel.evaluate.chains import chain_groups
 
         problem = job.question.problem
-        groups = chain_groups(
-            [attempt], {problem.id: problem}, self._verifiers().score, round=0, policy_version=0
-        )
+        groups = chain_groups([attempt], {problem.id: problem}, self._verifiers().score, round=0, policy_version=0)
         for step, group in zip(attempt.steps, groups, strict=True):
             score = group.rollouts[0].score
             if not step.kind.judges and score is not None:

@@ -56,7 +56,9 @@ def sample_link(run: str, round: int, sample: str, *, held_out: bool) -> str:
 
 
 def _facts(facts: Sequence[tuple[str, object]]) -> str:
-    cells = "".join(f"<dt>{html.escape(name)}</dt><dd>{_text(show(value))}</dd>" for name, value in facts if value is not None)
+    cells = "".join(
+        f"<dt>{html.escape(name)}</dt><dd>{_text(show(value))}</dd>" for name, value in facts if value is not None
+    )
     return f'<dl class="sw-facts">{cells}</dl>'
 
 
@@ -94,7 +96,8 @@ def _prompt(detail: RolloutDetail) -> str:
     if detail.source_ids:
         words = {True: "right", False: "wrong"}
         shown = ", ".join(
-            f"{name} ({words[correct]})" for name, correct in zip(detail.source_ids, detail.source_correct, strict=False)
+            f"{name} ({words[correct]})"
+            for name, correct in zip(detail.source_ids, detail.source_correct, strict=False)
         )
         sources = f'<p class="sw-muted">The prompt shows: {_text(shown or ", ".join(detail.source_ids))}</p>'
     return f"<details><summary>the exact prompt</summary>{turns}</details>{letters}{sources}"
@@ -119,7 +122,8 @@ def _verdicts(detail: RolloutDetail) -> str:
 
 def _group(detail: RolloutDetail) -> str:
     rows = "".join(
-        f'<tr{" class=sw-selected" if s.id == detail.row["id"] else ""}><td>{s.sample}</td><td>{_text(show(s.answer))}</td>'
+        f'<tr class="{"sw-selected" if s.id == detail.row["id"] else ""}"><td>{s.sample}</td>'
+        f"<td>{_text(show(s.answer))}</td>"
         f"<td>{_text(show(s.correct))}</td><td>{show(s.reward)}</td><td>{show(s.advantage)}</td></tr>"
         for s in detail.siblings
     )

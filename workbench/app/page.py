@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import gradio as gr
 
-from spark_kernel.errors import InputError, SparkError
+from spark_kernel.errors import SparkError
 from workbench.app.context import AppContext
 from workbench.app.markup import paragraph
 from workbench.app.samples import ANY, HELD_OUT, THIS_ROUND, SampleQuery
@@ -19,14 +19,14 @@ from workbench.app.tabs.rounds import RoundsTab, build_rounds, fill_rounds
 from workbench.app.tabs.runs import RunsTab, build_runs, runs_html
 from workbench.app.tabs.samples import SamplesTab, build_samples, fill_sample, fill_table, make_query
 from workbench.figures import Theme
-from workbench.views import Preset, RunView
+from workbench.views import Preset
 
 TITLE = "SPARK workbench"
 LIVE, ROUNDS, SAMPLES, REWARDS, RUNS, ABOUT = "live", "rounds", "samples", "rewards", "runs", "about"
 OF_A_RUN = (ROUNDS, SAMPLES, REWARDS)
 FOLLOW_SECONDS = 5.0
 READ_THEME = "() => document.body.classList.contains('dark') ? 'dark' : 'light'"
-SWITCH_THEME = "() => { document.body.classList.toggle('dark'); return document.body.classList.contains('dark') ? 'dark' : 'light'; }"
+SWITCH_THEME = "() => document.body.classList.toggle('dark') ? 'dark' : 'light'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,9 @@ def _lay_out(context: AppContext) -> Parts:
         shade = gr.Button("Light / dark", size="sm", scale=0, min_width=110, elem_id="sw-shade")
     theme, active = gr.Textbox("light", visible=False), gr.Textbox(LIVE, visible=False)
     with gr.Row(elem_id="sw-bar", visible=True):
-        run = gr.Dropdown(names, value=names[0] if names else None, label="Run", min_width=220, scale=3, elem_id="sw-run")
+        run = gr.Dropdown(
+            names, value=names[0] if names else None, label="Run", min_width=220, scale=3, elem_id="sw-run"
+        )
         round = gr.Slider(0, 1, value=0, step=1, label="Round", min_width=240, scale=4, elem_id="sw-round")
         refresh = gr.Button("Refresh", size="sm", scale=0, min_width=90, elem_id="sw-refresh")
     state = gr.HTML("", js_on_load=None, elem_id="sw-state")
@@ -135,7 +137,151 @@ def _wire(blocks: gr.Blocks, context: AppContext, parts: Parts) -> None:
 def _outputs(parts: Parts) -> list[Any]:
     bar, samples = parts.bar, parts.samples
     return [
-        bar.active, bar.run, bar.round, bar.state, bar.timer, bar.theme, parts.tabs, parts.live.first, parts.live.second,
+        bar.active, bar.run, bar.round, bar.state, bar.timer, bar.theme, parts.tabs, parts.live.first,
+        parts.live.second,
         *parts.rounds.outputs, *samples.filters, *samples.outputs, samples.detail, samples.picked, samples.link,
         *parts.rewards.outputs, parts.runs.listed, parts.runs.chosen, parts.about,
     ]  # fmt: skip
+
+
+def _refiller(context: AppContext, parts: Parts) -> Any:
+    """Fill the tab that is open with what the run folder holds now."""
+
+    def refill(active: Any, run: Any, round: Any, theme: Any, *filters: Any) -> dict[Any, Any]:
+        return _fill(context, parts, active, run, round, theme, filters)
+
+    return context.told(refill)
+
+
+def _switcher(context: AppContext, parts: Parts, *, keep: bool = False) -> Any:
+    """Another run, or with `keep` the same one looked at anew: lists and slider, then the open tab."""
+
+    def switch(active: Any, run: Any, round: Any, theme: Any, *filters: Any) -> dict[Any, Any]:
+        names = context.catalog.run_names()
+        run = run if run in names else (names[0] if names else None)
+        out: dict[Any, Any] = {parts.bar.run: gr.update(choices=names, value=run), **_models(context, parts)}
+        if run is None:
+            return out | _fill(context, parts, active, None, 0, theme, filters)
+        round, bar = _bar(context, parts, str(run), round if keep else None)
+        if not keep:
+            samples = parts.samples
+            out |= {samples.detail: "", samples.picked: "", samples.link: ""}
+        return out | bar | _fill(context, parts, active, run, round, theme, filters)
+
+    return context.told(switch)
+
+
+def _follower(context: AppContext, parts: Parts) -> Any:
+    """Follow a run that is being written: where the newest round was chosen, the newest one is chosen again."""
+
+    def follow(active: Any, run: Any, round: Any, theme: Any, *filters: Any) -> dict[Any, Any]:
+        view = context.catalog.open_run(str(run))
+        rounds = view.rounds()
+        newest = rounds[-1] if rounds else 0
+        # A phase of the next round may be recorded since: the round before it was the newest then.
+        at_newest = not isinstance(round, int | float) or round >= newest - 1
+        chosen, bar = _bar(context, parts, str(run), newest if at_newest else round)
+        if active not in (ROUNDS, REWARDS):
+            return bar
+        return bar | _fill(context, parts, active, run, chosen, theme, filters)
+
+    return context.told(follow)
+
+
+def _opener(context: AppContext, parts: Parts) -> Any:
+    """A page that opens: the run, round and sample of its link, or the newest run."""
+
+    def opened(theme: Any, request: gr.Request) -> dict[Any, Any]:
+        asked = {name: values[0] for name, values in parse_qs(str(request.query_params)).items()}
+        names = context.catalog.run_names()
+        run = asked.get("run", names[0] if names else None)
+        out: dict[Any, Any] = {parts.bar.theme: "dark" if theme == "dark" else "light", **_models(context, parts)}
+        out[parts.runs.chosen] = gr.update(choices=names)
+        if run is None:
+            return out | {parts.bar.run: gr.update(choices=[], value=None), parts.bar.state: _no_run(context)}
+        if run not in names:
+            gr.Warning("The link names a run that is not here.")
+            run, asked = (names[0] if names else None), {}
+        if run is None:
+            return out
+        out[parts.bar.run] = gr.update(choices=names, value=run)
+        round, bar = _bar(context, parts, run, _whole(asked.get("round")))
+        out |= bar
+        active = SAMPLES if "sample" in asked else ROUNDS if "run" in asked else LIVE
+        if asked.get("tab") in (LIVE, ROUNDS, SAMPLES, REWARDS, RUNS, ABOUT):
+            active = asked["tab"]
+        out |= {parts.bar.active: active, parts.tabs: gr.update(selected=active)}
+        if "sample" not in asked:
+            return out | _fill(context, parts, active, run, round, out[parts.bar.theme], None)
+        query = SampleQuery(round, HELD_OUT if asked.get("held_out") == "1" else THIS_ROUND)
+        values = (query.scope, str(Preset.ALL), ANY, ANY, "")
+        out |= dict(zip(parts.samples.filters, values, strict=True))
+        try:
+            return out | fill_sample(parts.samples, context, run, query, asked["sample"])
+        except SparkError as error:
+            gr.Warning(context.sentence(error))
+            return out | _fill(context, parts, active, run, round, out[parts.bar.theme], None)
+
+    return context.told(opened)
+
+
+def _bar(context: AppContext, parts: Parts, run: str, round: Any) -> tuple[int, dict[Any, Any]]:
+    """The round to show (the newest where none fits), and the bar's state with it."""
+    view = context.catalog.open_run(run)
+    rounds = view.rounds()
+    snapshot = view.snapshot()
+    low, high = (rounds[0], rounds[-1]) if rounds else (0, 0)
+    # 0 is before the first round: its held-out evaluation has samples, too.
+    first = 0 if 0 in view.evaluations() else low
+    chosen = high if not isinstance(round, int | float) or not first <= round <= high else int(round)
+    running = snapshot.state == "running"
+    line = f"{snapshot.state_line}. {snapshot.rounds_done} of {snapshot.rounds_configured or '?'} rounds are done."
+    if running:
+        line += f" The page follows it, every {FOLLOW_SECONDS:.0f} seconds."
+    return chosen, {
+        parts.bar.round: gr.update(minimum=first, maximum=max(high, first + 1), value=chosen),
+        parts.bar.state: paragraph(context.without_roots(line), "muted"),
+        parts.bar.timer: gr.Timer(active=running),
+    }
+
+
+def _fill(
+    context: AppContext, parts: Parts, active: Any, run: Any, round: Any, theme: Any, filters: Any
+) -> dict[Any, Any]:
+    """The open tab's contents; the other tabs are filled when they are opened."""
+    out: dict[Any, Any] = {parts.bar.active: active}
+    if active == RUNS:
+        return out | {
+            parts.runs.listed: runs_html(context.catalog),
+            parts.runs.chosen: gr.update(choices=context.catalog.run_names()),
+        }
+    view = context.catalog.open_run(str(run)) if run else None
+    if active == ABOUT:
+        return out | {parts.about: about_html(context, view)}
+    if view is None or active not in OF_A_RUN:
+        return out
+    shade: Theme = "dark" if theme == "dark" else "light"
+    rounds = view.rounds()
+    chosen = int(round) if isinstance(round, int | float) and not isinstance(round, bool) else None
+    if active == SAMPLES:
+        query = make_query(chosen or 0, *filters) if filters else SampleQuery(chosen or 0)
+        return out | fill_table(parts.samples, context, run, query)
+    if chosen not in rounds and not (active == REWARDS and chosen in view.evaluations()):
+        chosen = rounds[0] if rounds else None
+    fill = fill_rounds if active == ROUNDS else fill_rewards
+    return out | fill(parts.rounds if active == ROUNDS else parts.rewards, view, chosen, shade)  # type: ignore[arg-type]
+
+
+def _models(context: AppContext, parts: Parts) -> dict[Any, Any]:
+    """The choices of models; what is chosen stays."""
+    names = [choice.name for choice in context.catalog.model_choices()]
+    return {parts.live.first: gr.update(choices=names), parts.live.second: gr.update(choices=[NONE, *names])}
+
+
+def _no_run(context: AppContext) -> str:
+    where = "here" if context.public else f"in {context.catalog.runs_root}"
+    return paragraph(f"There is no run {where} yet. Start one with: workbench run quickstart", "muted")
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else None

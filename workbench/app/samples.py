@@ -27,7 +27,8 @@ ANY = "any"
 RIGHT, WRONG = "right", "wrong"
 EXPORTED = (
     "round", "period", "id", "problem_id", "kind", "origin", "question", "gold", "label", "answer", "correct",
-    "reward", "advantage", "parse", "reason", "truncated", "tokens", "mean_logprob", "judged_right", "judged_wrong", "text",
+    "reward", "advantage", "parse", "reason", "truncated", "tokens", "mean_logprob", "judged_right", "judged_wrong",
+    "text",
 )  # fmt: skip
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 

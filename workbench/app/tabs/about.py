@@ -11,16 +11,16 @@ from workbench.views import RunView
 from workbench.views.snapshot import run_config
 
 WHAT = (
-    "One language model is trained as policy and as its own judge (SPARK, arXiv 2509.22624). After a verifier has scored "
-    "an answer, the answer becomes a question about correctness for the same model. Afterwards the model judges its own "
-    "answers and corrects them. This page shows that live, and lets you look through a training run round by round. It "
-    "reads runs and models, and trains and writes nothing."
+    "One language model is trained as policy and as its own judge (SPARK, arXiv 2509.22624). After a verifier has "
+    "scored an answer, the answer becomes a question about correctness for the same model. Afterwards the model judges "
+    "its own answers and corrects them. This page shows that live, and lets you look through a training run round by "
+    "round. It reads runs and models, and trains and writes nothing."
 )
 LIMITS = (
     "A self-judgement is the model's opinion about its own answer. It is no proof, and where the model errs, its "
     "judgement often errs as well.",
     "Only where a gold answer is given does a verifier compare, and it compares the final answer, not the way to it.",
-    "The built-in starter model knows chains of small sums and nothing else. It shows the mechanism; it is not a useful "
+    "The built-in starter model knows chains of small sums and nothing else. It shows the mechanism; it is no useful "
     "assistant, and its figures say nothing about large models.",
     "A figure with a 95 % interval is as certain as the interval is narrow. One run is one seed.",
     "Text on this page was written by models and by the authors of problems. Nobody has checked it.",
@@ -45,7 +45,10 @@ def about_html(context: AppContext, view: RunView | None) -> str:
         definitions(
             (
                 ("question", f"at most {bounds.prompt_chars} characters"),
-                ("image", f"at most {bounds.image_bytes / 2**20:.0f} MiB and {bounds.image_pixels / 1e6:.0f} million pixels"),
+                (
+                    "image",
+                    f"at most {bounds.image_bytes / 2**20:.0f} MiB and {bounds.image_pixels / 1e6:.0f} million pixels",
+                ),
                 ("one step", f"at most {bounds.new_tokens} tokens"),
                 ("reflections", f"at most {bounds.reflections}"),
                 ("questions in the queue", bounds.waiting),
@@ -65,7 +68,11 @@ def about_html(context: AppContext, view: RunView | None) -> str:
 
 def _run(view: RunView) -> list[str]:
     snapshot = view.snapshot()
-    facts: list[tuple[str, object]] = [("run", snapshot.name), ("state", snapshot.state), ("started", snapshot.created[:16].replace("T", " ") + " UTC")]
+    facts: list[tuple[str, object]] = [
+        ("run", snapshot.name),
+        ("state", snapshot.state),
+        ("started", snapshot.created[:16].replace("T", " ") + " UTC"),
+    ]
     try:
         config = run_config(snapshot.config_yaml)
     except SparkError as error:
@@ -79,14 +86,18 @@ def _run(view: RunView) -> list[str]:
         ("rounds", f"{snapshot.rounds_done} of {snapshot.rounds_configured}"),
         ("seed", config.seed),
     ]
-    return [definitions(facts), paragraph("The licence of a data set is its author's to say; see where the run's problems come from.", "muted")]
+    return [
+        definitions(facts),
+        paragraph("The licence of a data set is its author's to say; see where the run's problems come from.", "muted"),
+    ]
 
 
 def _licence(path: str) -> str:
     """The licence that a local model's card names; a hub model's page is not asked for it."""
+    from pathlib import Path
+
     from spark_kernel.base_model import licence_of
     from spark_kernel.models.load import BUILT_IN, resolve_model
-    from pathlib import Path
 
     if path in BUILT_IN:
         return "apache-2.0"

@@ -111,7 +111,13 @@ def build_live(context: AppContext) -> LiveTab:
             with gr.Row():
                 ask = gr.Button("Ask", variant="primary", elem_id="sw-ask", min_width=120)
                 stop = gr.Button("Stop", variant="stop", elem_id="sw-stop", min_width=120)
-            gr.Examples([[text] for text in EXAMPLES], [question], label="Try one of these", cache_examples=False, api_visibility="private")
+            gr.Examples(
+                [[text] for text in EXAMPLES],
+                [question],
+                label="Try one of these",
+                cache_examples=False,
+                api_visibility="private",
+            )
         with gr.Column(scale=2, min_width=280):
             first = gr.Dropdown(names, value=names[0], label="Model A", elem_id="sw-model-a")
             second = gr.Dropdown(
@@ -130,13 +136,19 @@ def build_live(context: AppContext) -> LiveTab:
                     buttons=[],
                 )  # fmt: skip
             with gr.Accordion("Sampling", open=False):
-                temperature = gr.Slider(0.0, 2.0, value=0.0, step=0.05, label="Temperature", info="0: the likeliest token")
+                temperature = gr.Slider(
+                    0.0, 2.0, value=0.0, step=0.05, label="Temperature", info="0: the likeliest token"
+                )
                 new_tokens = gr.Slider(
-                    16, limits.new_tokens, value=min(512, limits.new_tokens), step=16, label="Longest output of a step, in tokens"
+                    16, limits.new_tokens, value=min(512, limits.new_tokens), step=16, label="Longest output (tokens)",
                 )  # fmt: skip
-                reflections = gr.Slider(1, limits.reflections, value=min(2, limits.reflections), step=1, label="Most reflections")
+                reflections = gr.Slider(
+                    1, limits.reflections, value=min(2, limits.reflections), step=1, label="Most reflections"
+                )
                 view = gr.Radio(
-                    [("the final answer", "answer"), ("the whole response", "full")], value="answer", label="The judge sees"
+                    [("the final answer", "answer"), ("the whole response", "full")],
+                    value="answer",
+                    label="The judge sees",
                 )  # fmt: skip
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
     status = gr.HTML("", elem_id="sw-status", elem_classes="sw-live-status", js_on_load=None)

@@ -89,7 +89,11 @@ def judges_html(lines: Sequence[JudgeLine]) -> str:
         "readable", "calibration error", "Brier score",
     )  # fmt: skip
     swapped = [
-        (line.name, line.swapped.get("pairs"), *(share(line.swapped.get(name)) for name in ("agreement", "both_right", "first_rate")))
+        (
+            line.name,
+            line.swapped.get("pairs"),
+            *(share(line.swapped.get(name)) for name in ("agreement", "both_right", "first_rate")),
+        )
         for line in lines
         if line.swapped
     ]
@@ -114,7 +118,8 @@ def _place(detail: JudgeDetail | None) -> str:
         return paragraph("Nothing was judged yet.", "muted")
     if not detail.held_out:
         return heading(f"Judging in training, round {detail.round}", 2) + paragraph(
-            "On-policy: the model judges what it was trained on. There is no held-out evaluation up to this round.", "muted"
+            "On-policy: the model judges what it was trained on. There is no held-out evaluation up to this round.",
+            "muted",
         )
     where = "before training" if detail.round == 0 else f"after round {detail.round}"
     return heading(f"Judging held-out problems, {where}", 2)

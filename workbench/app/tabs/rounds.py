@@ -113,7 +113,9 @@ def _summary(round: int, report: RoundReport | None) -> str:
     ]
     return (
         table(headers, rows, caption=f"Training outputs of round {round}")
-        + table(("period", "kind", "made from", *JUDGE_NAMES), judged, caption="Judging", empty="No judge task was sampled.")
+        + table(
+            ("period", "kind", "made from", *JUDGE_NAMES), judged, caption="Judging", empty="No judge task was sampled."
+        )
         + definitions(
             (
                 ("policy version", report.policy_version),

@@ -65,7 +65,12 @@ def fill_comparison(tab: RunsTab, context: AppContext, names: Any, theme: Theme)
         raise InputError(f"Choose 2 to {MOST_COMPARED} runs to compare.")
     result = compare([context.catalog.open_run(str(name)).reader for name in wanted])
     rows = [
-        (row.label, context.without_roots(row.comparison.second_run), row.comparison.matched_by.replace("_", " "), row.sentence)
+        (
+            row.label,
+            context.without_roots(row.comparison.second_run),
+            row.comparison.matched_by.replace("_", " "),
+            row.sentence,
+        )
         for row in result.rows
     ]
     text = "".join(paragraph(note, "muted") for note in result.notes)

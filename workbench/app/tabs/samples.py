@@ -67,9 +67,13 @@ def build_samples(context: AppContext, run: gr.Dropdown, round: gr.Slider) -> Sa
     """Make the tab's components and wire them; call it inside `gr.Tab`."""
     with gr.Row(equal_height=False):
         scope = gr.Dropdown(list(SCOPES), value=THIS_ROUND, label="From", min_width=220, elem_id="sw-scope")
-        preset = gr.Dropdown([str(p) for p in Preset], value=str(Preset.ALL), label="Show", min_width=220, elem_id="sw-preset")
+        preset = gr.Dropdown(
+            [str(p) for p in Preset], value=str(Preset.ALL), label="Show", min_width=220, elem_id="sw-preset"
+        )
         kind = gr.Dropdown(list(KINDS), value=ANY, label="Kind", min_width=120, elem_id="sw-kind")
-        finding = gr.Dropdown([ANY, RIGHT, WRONG], value=ANY, label="Verifier says", min_width=120, elem_id="sw-finding")
+        finding = gr.Dropdown(
+            [ANY, RIGHT, WRONG], value=ANY, label="Verifier says", min_width=120, elem_id="sw-finding"
+        )
         text = gr.Textbox(
             label="Search", placeholder="question, output, answer, reason or id", max_length=200, min_width=220,
             elem_id="sw-search",
@@ -86,9 +90,7 @@ def build_samples(context: AppContext, run: gr.Dropdown, round: gr.Slider) -> Sa
                 export = gr.Button("Export these rows (CSV)", size="sm", min_width=140, elem_id="sw-export")
             gr.HTML(paragraph(SHORTCUTS, "muted"), js_on_load=None)
         with gr.Column(scale=2, min_width=320):
-            detail = gr.Markdown(
-                "", elem_id="sw-detail", latex_delimiters=LATEX, sanitize_html=True, container=False
-            )
+            detail = gr.Markdown("", elem_id="sw-detail", latex_delimiters=LATEX, sanitize_html=True, container=False)
     number = gr.Number(0, visible=False, precision=0)
     picked = gr.Textbox("", visible=False)
     link = gr.Textbox("", visible=False)
@@ -113,7 +115,7 @@ def build_samples(context: AppContext, run: gr.Dropdown, round: gr.Slider) -> Sa
     forth.click(again(1), [*place, number], tab.outputs, **silent)
 
     def pick(run: Any, scope: Any, event: gr.EventData) -> Any:
-        return fill_detail(tab, context, run, event.round, event.id, held_out=scope == HELD_OUT)
+        return fill_detail(context, run, event.round, event.id, held_out=scope == HELD_OUT)
 
     chosen = table.pick(context.told(pick), [run, scope], [detail, picked, link], **silent)
     chosen.then(None, [link], js=REMEMBER, api_visibility="private")
@@ -127,9 +129,7 @@ def build_samples(context: AppContext, run: gr.Dropdown, round: gr.Slider) -> Sa
             return {}
         return fill_sample(tab, context, run, query, found)
 
-    jumped = disagree.click(
-        context.told(jump), [*place, picked], [*tab.outputs, detail, picked, link], **silent
-    )
+    jumped = disagree.click(context.told(jump), [*place, picked], [*tab.outputs, detail, picked, link], **silent)
     jumped.then(None, [link], js=REMEMBER, api_visibility="private")
 
     def make_csv(run: Any, round: Any, scope: Any, preset: Any, kind: Any, finding: Any, text: Any) -> Any:
@@ -170,13 +170,11 @@ def fill_sample(tab: SamplesTab, context: AppContext, run: Any, query: SampleQue
     if page is None:
         raise InputError(f"Round {query.round} of this run has no sample of that id.")
     row = next(row for row in page.rows if row["id"] == sample)
-    detail, picked, link = fill_detail(tab, context, run, row["round"], sample, held_out=query.scope == HELD_OUT)
+    detail, picked, link = fill_detail(context, run, row["round"], sample, held_out=query.scope == HELD_OUT)
     return _table_updates(tab, page, sample) | {tab.detail: detail, tab.picked: picked, tab.link: link}
 
 
-def fill_detail(
-    tab: SamplesTab, context: AppContext, run: Any, round: Any, sample: Any, *, held_out: bool
-) -> tuple[str, str, str]:
+def fill_detail(context: AppContext, run: Any, round: Any, sample: Any, *, held_out: bool) -> tuple[str, str, str]:
     """A sample's detail, its id, and the link to it."""
     view = context.catalog.open_run(str(run))
     number = int(round)
@@ -215,7 +213,9 @@ def _row(row: Any, selected: str) -> str:
 
 def _table_updates(tab: SamplesTab, page: SamplePage, selected: str) -> dict[Any, Any]:
     last = page.start + len(page.rows)
-    text = f"{page.start + 1} to {last} of {page.total} ({page.scanned} in all)" if page.total else f"0 of {page.scanned}"
+    text = (
+        f"{page.start + 1} to {last} of {page.total} ({page.scanned} in all)" if page.total else f"0 of {page.scanned}"
+    )
     summary = paragraph(text) + (paragraph(page.note, "muted") if page.note else "")
     return {tab.table: table_html(page, selected), tab.summary: summary, tab.number: page.number}
 

@@ -1,0 +1,64 @@
+"""`workbench app`: the page in a browser, to ask a model and to look through runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from spark_kernel.errors import InputError
+from workbench.cli import OK
+from workbench.commands import quiet_transformers
+
+
+@dataclass(frozen=True)
+class AppArguments:
+    """Ask a model and watch it judge and correct itself, and look through runs, in a browser.
+
+    Reads runs and models, never trains. By default only this machine can reach it. For others: a password in the
+    environment variable WORKBENCH_PASSWORD (the user is "workbench"), or --public for everybody, with tighter limits.
+    """
+
+    model: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            metavar="PATH_OR_ID ...", help="Models to offer besides the built-in one; the first is preferred."
+        ),
+    ] = ()
+    runs: Annotated[Path, tyro.conf.arg(metavar="DIR", help="The folder that holds the runs.")] = Path("runs")
+    port: Annotated[int, tyro.conf.arg(metavar="INT", help="Port to listen on; 0 takes a free one.")] = 7860
+    address: Annotated[str, tyro.conf.arg(metavar="IP", help="Address to listen on.")] = "127.0.0.1"
+    public: Annotated[bool, tyro.conf.arg(help="Let everybody look: no password, tighter limits.")] = False
+    hosts: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help="Host names by which others reach the app.")
+    ] = ()
+    proxies: Annotated[
+        int, tyro.conf.arg(metavar="N", help="Reverse proxies of yours in front, which say who the client is.")
+    ] = 0
+
+
+def app(arguments: Sequence[str]) -> int:
+    """Serve the app until Ctrl-C."""
+    args = tyro.cli(AppArguments, prog="workbench app", args=arguments, use_underscores=True)
+    try:
+        import gradio  # noqa: F401
+    except ImportError:
+        raise InputError('The app needs Gradio: pip install "spark-workbench[app]".') from None
+    from workbench.app.access import decide_access
+    from workbench.app.serve import PASSWORD_VARIABLE, AppSettings, serving
+
+    if not 0 <= args.port <= 65535:
+        raise InputError(f"--port {args.port} is refused: 0 to 65535.")
+    access = decide_access(
+        args.address, hosts=args.hosts, password=os.environ.get(PASSWORD_VARIABLE) or None, public=args.public,
+        proxies=args.proxies,
+    )  # fmt: skip
+    quiet_transformers()
+    with serving(AppSettings(access, args.runs, args.model, args.port)) as running:
+        print(f"The app is at {running.url}  (Ctrl-C ends it)", flush=True)
+        running.wait()
+    return OK
