@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_NEW_TOKENS = 512
 VERIFY_SECONDS = 10.0
+SMALL_PARAMETERS = 20_000_000
+"""Below this a second thread costs more than it gains, all the more on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Respondent:
     """A loaded model, ready to be asked.
 
     `context`: most tokens of prompt and output together; `eyes`: whether it reads images; `examples`: whether its run
-    was trained with worked examples before every prompt.
+    was trained with worked examples before every prompt; `threads`: how many torch may use, None for its own choice.
     """
 
     engine: RolloutEngine
@@ -41,6 +43,7 @@ class Respondent:
     context: int
     eyes: bool
     examples: bool = False
+    threads: int | None = None
 
 
 Load = Callable[[ModelChoice], Respondent]
@@ -163,6 +166,10 @@ class ModelDesk:
             raise InputError(
                 "This model has no eyes: it reads text only. Take the image away, or choose another model."
             )
+        if respondent.threads is not None:
+            import torch
+
+            torch.set_num_threads(respondent.threads)
         problem = question.problem
         if question.has_gold:
             (complaint,) = self._verifiers().check_golds([problem])
@@ -223,6 +230,8 @@ def load_respondent(choice: ModelChoice) -> Respondent:
         ModelError: it cannot be loaded.
         RunFolderError: the checkpoint is damaged.
     """
+    import torch
+
     from spark_kernel.assembly import model_settings
     from spark_kernel.lifecycle import read_config
     from spark_kernel.models.policy import load_policy
@@ -245,12 +254,14 @@ def load_respondent(choice: ModelChoice) -> Respondent:
         else:
             policy = load_policy(replace(settings, path=str(folder), revision=None))
     encoder = policy.encoder
+    size = sum(parameter.numel() for parameter in policy.network.parameters())
     return Respondent(
         engine=TransformersEngine(policy),
         encode=encoder.text_ids,
         context=policy.loaded.context_length,
         eyes=encoder.reads_images,
         examples=examples,
+        threads=1 if size < SMALL_PARAMETERS else torch.get_num_threads(),
     )
 
 

@@ -24,9 +24,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 READ = re.compile(
     r"/(?:$|config/?$|theme\.css$|assets/|static/|svelte/|favicon\.ico$|robots\.txt$|manifest\.json$|logout$|login_check/?$"
     r"|gradio_api/(?:info/?$|heartbeat/\w+$|queue/data$|queue/status$|upload_progress$|theme\.css$|startup-events$"
-    r"|login_check/?$|user/?$|app_id/?$|file=/[^:]*$))"
+    r"|login_check/?$|user/?$|app_id/?$))"
 )
-"""What may be read. A file is named by its path: never by a URL, which the server would fetch."""
+"""What may be read, besides images that were uploaded. Gradio would also fetch a file that is named by a URL."""
+FILE = "/gradio_api/file="
 WRITE = re.compile(r"/(?:login/?$|gradio_api/(?:queue/join$|run/\w+/?$|cancel$|reset/?$|upload$))")
 """What may be posted to: the page's events, their cancelling, an image, the password."""
 LOGIN, UPLOAD = re.compile(r"/login/?$"), re.compile(r"/gradio_api/upload$")
@@ -65,10 +66,15 @@ class Pace:
 
 
 class Guard:
-    """ASGI middleware; see the module."""
+    """ASGI middleware; see the module.
 
-    def __init__(self, app: App, access: Access, limits: Limits) -> None:
+    Args:
+        uploads: the only folder that files are served from.
+    """
+
+    def __init__(self, app: App, access: Access, limits: Limits, uploads: str) -> None:
         self._app, self._access, self._limits = app, access, limits
+        self._uploaded = f"{FILE}{uploads.rstrip('/')}/"
         self._pace = Pace(limits.requests_per_second, limits.burst)
         self._logins = Pace(limits.logins_per_minute / 60, limits.logins_per_minute)
         frames = HOSTED_FRAMES if access.public else ""
@@ -109,8 +115,7 @@ class Guard:
         if _one(headers, b"sec-fetch-site") == "cross-site" and scope["method"] not in ("GET", "HEAD"):
             return 403, "Requests from other sites are refused.", []
         method, path = scope["method"], scope["path"]
-        known = READ if method in ("GET", "HEAD") else WRITE if method == "POST" else None
-        if known is None or not known.match(path) or "/../" in path or "\\" in path:
+        if not self._is_known(method, path):
             return 404, "There is nothing here.", []
         length = _one(headers, b"content-length") or "0"
         if not length.isdigit() or int(length) > self._most_bytes(path):
@@ -122,6 +127,13 @@ class Guard:
         if wait:
             return 429, "Too many requests: come back in a moment.", [(b"retry-after", str(int(wait) + 1).encode())]
         return None
+
+    def _is_known(self, method: str, path: str) -> bool:
+        if ".." in path or "\\" in path:
+            return False
+        if method == "POST":
+            return bool(WRITE.match(path))
+        return method in ("GET", "HEAD") and (bool(READ.match(path)) or path.startswith(self._uploaded))
 
     def _most_bytes(self, path: str) -> int:
         # A form around the image takes a little more than the image.

@@ -28,6 +28,12 @@
     }, 100);
   };
 
+  // Shown at once, for a question may have to wait for others; the server's own words follow.
+  window.swWaiting = () => {
+    const status = document.querySelector('#sw-status .sw-live');
+    if (status) status.textContent = 'Waiting for its turn ...';
+  };
+
   const move = by => {
     const all = rows();
     if (!all.length) return;

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 import gradio as gr
 
 from spark_kernel.errors import SparkError
+from workbench.app.cards import notice, one_block
 from workbench.app.context import AppContext
 from workbench.app.markup import paragraph
 from workbench.app.samples import ANY, HELD_OUT, THIS_ROUND, SampleQuery
@@ -17,7 +18,7 @@ from workbench.app.tabs.live import NONE, LiveTab, build_live
 from workbench.app.tabs.rewards import RewardsTab, build_rewards, fill_rewards
 from workbench.app.tabs.rounds import RoundsTab, build_rounds, fill_rounds
 from workbench.app.tabs.runs import RunsTab, build_runs, runs_html
-from workbench.app.tabs.samples import SamplesTab, build_samples, fill_sample, fill_table, make_query
+from workbench.app.tabs.samples import CHOOSE, SamplesTab, build_samples, fill_sample, fill_table, make_query
 from workbench.figures import Theme
 from workbench.views import Preset
 
@@ -41,6 +42,7 @@ class Page:
 class Bar:
     """What is chosen for all tabs of a run, and what the page knows of itself."""
 
+    row: gr.Row
     run: gr.Dropdown
     round: gr.Slider
     state: gr.HTML
@@ -82,15 +84,15 @@ def _lay_out(context: AppContext) -> Parts:
         )  # fmt: skip
         shade = gr.Button("Light / dark", size="sm", scale=0, min_width=110, elem_id="sw-shade")
     theme, active = gr.Textbox("light", visible=False), gr.Textbox(LIVE, visible=False)
-    with gr.Row(elem_id="sw-bar", visible=True):
+    with gr.Row(elem_id="sw-bar", visible=False) as row:
         run = gr.Dropdown(
             names, value=names[0] if names else None, label="Run", min_width=220, scale=3, elem_id="sw-run"
         )
         round = gr.Slider(0, 1, value=0, step=1, label="Round", min_width=240, scale=4, elem_id="sw-round")
         refresh = gr.Button("Refresh", size="sm", scale=0, min_width=90, elem_id="sw-refresh")
-    state = gr.HTML("", js_on_load=None, elem_id="sw-state")
+    state = gr.HTML("", js_on_load=None, elem_id="sw-state", visible=False)
     timer = gr.Timer(FOLLOW_SECONDS, active=False)
-    bar = Bar(run, round, state, timer, theme, active)
+    bar = Bar(row, run, round, state, timer, theme, active)
     with gr.Tabs(elem_id="sw-tabs") as tabs:
         with gr.Tab("Live compare", id=LIVE) as live_tab:
             live = build_live(context)
@@ -137,7 +139,7 @@ def _wire(blocks: gr.Blocks, context: AppContext, parts: Parts) -> None:
 def _outputs(parts: Parts) -> list[Any]:
     bar, samples = parts.bar, parts.samples
     return [
-        bar.active, bar.run, bar.round, bar.state, bar.timer, bar.theme, parts.tabs, parts.live.first,
+        bar.row, bar.active, bar.run, bar.round, bar.state, bar.timer, bar.theme, parts.tabs, parts.live.first,
         parts.live.second,
         *parts.rounds.outputs, *samples.filters, *samples.outputs, samples.detail, samples.picked, samples.link,
         *parts.rewards.outputs, parts.runs.listed, parts.runs.chosen, parts.about,
@@ -165,7 +167,7 @@ def _switcher(context: AppContext, parts: Parts, *, keep: bool = False) -> Any:
         round, bar = _bar(context, parts, str(run), round if keep else None)
         if not keep:
             samples = parts.samples
-            out |= {samples.detail: "", samples.picked: "", samples.link: ""}
+            out |= {samples.detail: one_block(notice(CHOOSE)), samples.picked: "", samples.link: ""}
         return out | bar | _fill(context, parts, active, run, round, theme, filters)
 
     return context.told(switch)
@@ -182,7 +184,7 @@ def _follower(context: AppContext, parts: Parts) -> Any:
         at_newest = not isinstance(round, int | float) or round >= newest - 1
         chosen, bar = _bar(context, parts, str(run), newest if at_newest else round)
         if active not in (ROUNDS, REWARDS):
-            return bar
+            return bar | {parts.bar.state: _state(context, str(run), active in OF_A_RUN)}
         return bar | _fill(context, parts, active, run, chosen, theme, filters)
 
     return context.told(follow)
@@ -198,7 +200,10 @@ def _opener(context: AppContext, parts: Parts) -> Any:
         out: dict[Any, Any] = {parts.bar.theme: "dark" if theme == "dark" else "light", **_models(context, parts)}
         out[parts.runs.chosen] = gr.update(choices=names)
         if run is None:
-            return out | {parts.bar.run: gr.update(choices=[], value=None), parts.bar.state: _no_run(context)}
+            return out | {
+                parts.bar.run: gr.update(choices=[], value=None),
+                parts.bar.state: gr.update(value=_no_run(context), visible=True),
+            }
         if run not in names:
             gr.Warning("The link names a run that is not here.")
             run, asked = (names[0] if names else None), {}
@@ -216,6 +221,7 @@ def _opener(context: AppContext, parts: Parts) -> Any:
         query = SampleQuery(round, HELD_OUT if asked.get("held_out") == "1" else THIS_ROUND)
         values = (query.scope, str(Preset.ALL), ANY, ANY, "")
         out |= dict(zip(parts.samples.filters, values, strict=True))
+        out |= {parts.bar.row: gr.update(visible=True), parts.bar.state: _state(context, run, True)}
         try:
             return out | fill_sample(parts.samples, context, run, query, asked["sample"])
         except SparkError as error:
@@ -229,27 +235,34 @@ def _bar(context: AppContext, parts: Parts, run: str, round: Any) -> tuple[int, 
     """The round to show (the newest where none fits), and the bar's state with it."""
     view = context.catalog.open_run(run)
     rounds = view.rounds()
-    snapshot = view.snapshot()
     low, high = (rounds[0], rounds[-1]) if rounds else (0, 0)
     # 0 is before the first round: its held-out evaluation has samples, too.
     first = 0 if 0 in view.evaluations() else low
     chosen = high if not isinstance(round, int | float) or not first <= round <= high else int(round)
-    running = snapshot.state == "running"
-    line = f"{snapshot.state_line}. {snapshot.rounds_done} of {snapshot.rounds_configured or '?'} rounds are done."
-    if running:
-        line += f" The page follows it, every {FOLLOW_SECONDS:.0f} seconds."
     return chosen, {
         parts.bar.round: gr.update(minimum=first, maximum=max(high, first + 1), value=chosen),
-        parts.bar.state: paragraph(context.without_roots(line), "muted"),
-        parts.bar.timer: gr.Timer(active=running),
+        parts.bar.timer: gr.Timer(active=view.snapshot().state == "running"),
     }
+
+
+def _state(context: AppContext, run: str, shown: bool) -> Any:
+    """How a run stands, in a sentence."""
+    if not shown:
+        return gr.update(visible=False)
+    snapshot = context.catalog.open_run(run).snapshot()
+    line = f"{snapshot.state_line}. {snapshot.rounds_done} of {snapshot.rounds_configured or '?'} rounds are done."
+    if snapshot.state == "running":
+        line += f" The page follows it, every {FOLLOW_SECONDS:.0f} seconds."
+    return gr.update(value=paragraph(context.without_roots(line), "muted"), visible=True)
 
 
 def _fill(
     context: AppContext, parts: Parts, active: Any, run: Any, round: Any, theme: Any, filters: Any
 ) -> dict[Any, Any]:
     """The open tab's contents; the other tabs are filled when they are opened."""
-    out: dict[Any, Any] = {parts.bar.active: active}
+    shown = active in OF_A_RUN
+    out: dict[Any, Any] = {parts.bar.active: active, parts.bar.row: gr.update(visible=shown)}
+    out[parts.bar.state] = gr.update(visible=shown) if run is None else _state(context, str(run), shown)
     if active == RUNS:
         return out | {
             parts.runs.listed: runs_html(context.catalog),

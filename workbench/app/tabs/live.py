@@ -16,6 +16,7 @@ from workbench.app.cards import chains_html, notice, one_block, status_line
 from workbench.app.catalog import ModelChoice
 from workbench.app.context import AppContext
 from workbench.app.live import LiveChain, tell_all
+from workbench.app.markup import escape
 from workbench.app.question import VERIFIERS, make_question
 
 NONE = "no second model"
@@ -30,6 +31,7 @@ EXAMPLES = (
     "Start with 44, subtract 19, then add 6. What do you get?",
 )
 LATEX = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
+WAITING = "(...values) => { window.swWaiting(); return values; }"
 WELCOME = (
     "The model answers, judges its own answer, and where it rejects it reflects and answers again. "
     "The three columns fill while it writes."
@@ -151,7 +153,7 @@ def build_live(context: AppContext) -> LiveTab:
                     label="The judge sees",
                 )  # fmt: skip
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
-    status = gr.HTML("", elem_id="sw-status", elem_classes="sw-live-status", js_on_load=None)
+    status = gr.HTML(_status(""), elem_id="sw-status", elem_classes="sw-live-status", js_on_load=None)
     answers = gr.Markdown(
         one_block(notice(WELCOME)), elem_id="sw-answers", latex_delimiters=LATEX, sanitize_html=True, container=False
     )
@@ -165,14 +167,12 @@ def build_live(context: AppContext) -> LiveTab:
         "concurrency_id": CONCURRENCY_ID,
         "concurrency_limit": 1,
         "trigger_mode": "once",
+        "js": WAITING,
         # The image is read under our own bounds, the rest is checked by make_question.
         "preprocess": False,
     }
     clicked = ask.click(reply, api_name="ask", **common)
     entered = question.submit(reply, api_visibility="private", **common)
-    # At once and without the server, for the question may have to wait for others.
-    for trigger in (ask.click, question.submit):
-        trigger(None, outputs=[status], js="() => 'Waiting for its turn ...'", api_visibility="private")
     stopped = stop.click(
         _stopper(waiting), outputs=[status], queue=False, show_progress="hidden", api_visibility="private"
     )
@@ -222,12 +222,12 @@ def _replier(context: AppContext, waiting: Waiting) -> Callable[..., AsyncIterat
                     if chains[index].problem:
                         told = context.sentence(SparkError(chains[index].problem))
                         chains[index] = replace(chains[index], problem=told)
-                    yield chains_html(chains), status_line(chains)
+                    yield chains_html(chains), _status(status_line(chains))
                     if not chains[index].over:
                         await asyncio.sleep(PAUSE_SECONDS)
                 if stop.is_set():
                     chains = [chain if chain.over else replace(chain, state="stopped") for chain in chains]
-                    yield chains_html(chains), status_line(chains)
+                    yield chains_html(chains), _status(status_line(chains))
                     break
         finally:
             # Also when the client has gone: Gradio then closes this generator.
@@ -253,7 +253,7 @@ def _stopper(waiting: Waiting) -> Callable[..., Any]:
         """Stop this page's questions; the running one shows itself that it stopped."""
         page = str(request.session_hash)
         if not waiting.running(page):
-            return "Stopped."
+            return _status("Stopped.")
         waiting.stop(page)
         for _ in range(40):
             if not waiting.running(page):
@@ -262,6 +262,11 @@ def _stopper(waiting: Waiting) -> Callable[..., Any]:
         return gr.skip()
 
     return stop
+
+
+def _status(sentence: str) -> str:
+    """A line that is read out when it changes."""
+    return f'<div class="sw-live" role="status">{escape(sentence)}</div>'
 
 
 def _choices(context: AppContext, first: Any, second: Any) -> list[ModelChoice]:

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from spark_kernel.errors import InputError
+from workbench.app.cards import notice, one_block
 from workbench.app.context import AppContext
 from workbench.app.detail import sample_html, sample_link
 from workbench.app.markup import escape, paragraph, show
@@ -24,6 +25,7 @@ element.addEventListener('click', event => {
 });
 """
 """A click on a row; `swSelect` (page.js) marks it at once, the detail comes from the server."""
+CHOOSE = "Choose a row: its prompt, output, verdicts and group stand here."
 SHORTCUTS = "Keys: j next, k previous, n next disagreement between judge and verifier."
 DOWNLOAD = """(text, name) => {
   if (!text) return;
@@ -90,7 +92,13 @@ def build_samples(context: AppContext, run: gr.Dropdown, round: gr.Slider) -> Sa
                 export = gr.Button("Export these rows (CSV)", size="sm", min_width=140, elem_id="sw-export")
             gr.HTML(paragraph(SHORTCUTS, "muted"), js_on_load=None)
         with gr.Column(scale=2, min_width=320):
-            detail = gr.Markdown("", elem_id="sw-detail", latex_delimiters=LATEX, sanitize_html=True, container=False)
+            detail = gr.Markdown(
+                one_block(notice(CHOOSE)),
+                elem_id="sw-detail",
+                latex_delimiters=LATEX,
+                sanitize_html=True,
+                container=False,
+            )
     number = gr.Number(0, visible=False, precision=0)
     picked = gr.Textbox("", visible=False)
     link = gr.Textbox("", visible=False)
