@@ -274,6 +274,8 @@ def evaluation_settings(config: RunConfig) -> EvaluationSettings:
         samples=section.samples,
         judged=section.samples,
         reflections=section.reflections,
+        methods=section.methods,
+        same_answers=section.same_answers,
     )
 
 

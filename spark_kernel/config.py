@@ -315,6 +315,11 @@ class EvaluationSection(Section):
     """Sampled answers per problem (greedy solving is evaluated besides)."""
     reflections: int = Field(2, ge=1, le=8)
     """R: most reflections in the test-time loop."""
+    methods: bool = True
+    """Beside the loop, at its token cost: majority vote, best of n by verdicts, vote weighted by the judge. They choose
+    among the sampled answers that are there anyway."""
+    same_answers: Literal["text", "mathematics"] = "text"
+    """Which answers are the same in a vote: spelled alike, or also equal for math-verify (slower)."""
 
 
 class CheckpointSection(Section):

@@ -27,6 +27,11 @@ JUDGE_ROWS = (
     ("Chooses between two of its answers, accuracy", "own/pairwise/answer", "accuracy"),
     ("  the same, shown the whole responses", "own/pairwise/full", "accuracy"),
 )
+METHOD_ROWS = (
+    ("  majority vote at the loop's token cost", "vote"),
+    ("  best of n by its verdicts, same cost", "best_of"),
+    ("  vote weighted by its judge, same cost", "weighted_vote"),
+)
 
 
 def print_report(reader: RunReader, console: Console) -> None:
@@ -72,6 +77,7 @@ def held_out_rows(summaries: Mapping[int, Mapping[str, Any]]) -> list[Row]:
         ("Reflection on a right answer stays right", [_estimate(x, "reflection", "from_correct") for x in lines]),
         ("Test-time loop: first answer right", [_estimate(x, "loop", "before") for x in lines]),
         ("Test-time loop: final answer right", [_estimate(x, "loop", "after") for x in lines]),
+        *((label, [_estimate(x, line, "accuracy") for x in lines]) for label, line in METHOD_ROWS),
     ]
     return [(label, figures) for label, figures in rows if any(figure is not None for figure in figures)]
 

@@ -10,23 +10,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from spark_kernel.errors import InputError, StopCheck
 from spark_kernel.evaluate.cases import STAGE, Candidate, Case, CaseMaker, by_problem, candidates_of, too_long
 from spark_kernel.evaluate.chains import chain_groups
+from spark_kernel.evaluate.method_lines import method_lines
 from spark_kernel.evaluate.round_metrics import exclusion_counts
-from spark_kernel.evaluate.summaries import answer_summary, judge_summary, loop_summary, reflection_summary
+from spark_kernel.evaluate.summaries import (
+    answer_summary,
+    final_correct,
+    judge_summary,
+    loop_summary,
+    reflection_summary,
+)
 from spark_kernel.evaluate.verdict_probability import yes_probabilities
 from spark_kernel.keyed_random import derive_seed
 from spark_kernel.prompts.build import WrittenPrompt
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Problem, Rollout, Score, View
 from spark_kernel.rollout.engine import RolloutEngine, Sampling
-from spark_kernel.test_time.loop import image_paths, self_correct
+from spark_kernel.test_time.asking import image_paths
+from spark_kernel.test_time.equality import label_by_mathematics, label_by_text
+from spark_kernel.test_time.loop import self_correct
 from spark_kernel.test_time.steps import Attempt, LoopSettings
 from spark_kernel.test_time.verdict_probability import Encode
 from spark_kernel.verify.verifier import VerifyRequest
+
+OWN_JUDGEMENTS = f"own/{Kind.POINTWISE}/{View.ANSWER}"
+"""The line whose verdicts choose among sampled answers: the loop's judge sees the answer alone, too."""
 
 
 class Scorer(Protocol):
@@ -44,6 +56,8 @@ class EvaluationSettings:
     `samples`: sampled answers. `judged`: of these, the first that may be judged, in each of `views`. `pairs`: whether
     problems with right and wrong answers give a pair, asked in both orders. `reflected`: at most so many correct and
     so many wrong answers are reflected on, shown in `reflection_view`. `reflections`: R of the loop; 0 leaves it out.
+    `methods`: whether votes and best of n stand beside the loop, at its cost. `same_answers`: by what answers are the
+    same in a vote.
     """
 
     max_new_tokens: int
@@ -56,6 +70,8 @@ class EvaluationSettings:
     reflected: int = 1
     reflection_view: View = View.FULL
     reflections: int = 2
+    methods: bool = True
+    same_answers: Literal["text", "mathematics"] = "text"
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -136,13 +152,17 @@ def evaluate_held_out(
     pools = {"own": (own, candidates)}
     if frozen:
         pools["frozen"] = (CaseMaker(known, seed, round, "frozen"), tuple(frozen))
+    own_yes: Mapping[str, float] | None = None
     for name, (maker, members) in pools.items():
         asked, left_out = _judge_cases(maker, members, settings)
         exclusions += left_out
         for line, cases in asked.items():
             judged, left_out = asker.ask(f"{name}/{line}", cases, 1)
             groups[f"{name}/{line}"] = judged
-            lines[f"{name}/{line}"] = judge_summary(judged, cases[0].task.kind, asker.probabilities(judged))
+            yes = asker.probabilities(judged)
+            lines[f"{name}/{line}"] = judge_summary(judged, cases[0].task.kind, yes)
+            if f"{name}/{line}" == OWN_JUDGEMENTS:
+                own_yes = yes
             exclusions += left_out
     if cases := _reflection_cases(own, candidates, settings):
         groups["reflection"], left_out = asker.ask("reflection", cases, 1)
@@ -155,6 +175,11 @@ def evaluate_held_out(
         groups |= {f"loop/{kind}": tuple(g for g in chains if g.task.kind is kind) for kind in _kinds(chains)}
         lines["greedy"] = answer_summary(groups.get("loop/solve", ()))
         lines["loop"] = loop_summary(attempts, chains)
+        if settings.methods:
+            by_mathematics = settings.same_answers == "mathematics"
+            label = label_by_mathematics(pool.score) if by_mathematics else label_by_text
+            judged = groups.get(OWN_JUDGEMENTS, ())
+            lines |= method_lines(solved, judged, own_yes, attempts, final_correct(attempts, chains), label)
     summary = {
         "problems": len(problems),
         "policy_version": engine.version,

@@ -66,18 +66,15 @@ def loop_summary(attempts: Sequence[Attempt], chains: Sequence[Group]) -> dict[s
 
     Chains whose first or final answer has no finding (timeout, crash) count as `missing` and in no comparison.
     """
-    steps = iter(chains)
     before: dict[str, list[float]] = {}
     after: dict[str, list[float]] = {}
     missing = 0
-    for attempt in attempts:
-        found = [next(steps).rollouts[0].score for _ in attempt.steps]
-        first, final = found[0], found[attempt.final.index]
-        if first is None or first.correct is None or final is None or final.correct is None:
+    for problem_id, first, final in _ends(attempts, chains):
+        if first is None or final is None:
             missing += 1
             continue
-        before[attempt.problem_id] = [float(first.correct)]
-        after[attempt.problem_id] = [float(final.correct)]
+        before[problem_id] = [float(first)]
+        after[problem_id] = [float(final)]
     table = transitions((bool(before[p][0]), bool(after[p][0])) for p in before)
     difference = paired_difference(before, after)
     judged = [group for group in chains if group.task.kind.judges]
@@ -100,6 +97,11 @@ def loop_summary(attempts: Sequence[Attempt], chains: Sequence[Group]) -> dict[s
     }
 
 
+def final_correct(attempts: Sequence[Attempt], chains: Sequence[Group]) -> dict[str, bool]:
+    """Whether the loop's final answer was right, by problem; problems without a finding are left out."""
+    return {problem_id: final for problem_id, _, final in _ends(attempts, chains) if final is not None}
+
+
 def transitions(pairs: Iterable[tuple[bool, bool]]) -> dict[str, int]:
     """Counts of (right before, right after), by "right_right", "wrong_right", "right_wrong" and "wrong_wrong"."""
     counts = Counter(f"{'right' if before else 'wrong'}_{'right' if after else 'wrong'}" for before, after in pairs)
@@ -117,6 +119,16 @@ def output_shape(groups: Sequence[Group]) -> dict[str, float | int | None]:
         "truncated": _share(rollout.truncated for rollout in rollouts),
         "length_mean": sum(len(r.token_ids) for r in rollouts) / len(rollouts) if rollouts else None,
     }
+
+
+def _ends(attempts: Sequence[Attempt], chains: Sequence[Group]) -> Iterable[tuple[str, bool | None, bool | None]]:
+    """Problem, and whether the first and the final answer were right; None without a finding."""
+    steps = iter(chains)
+    for attempt in attempts:
+        found = [next(steps).rollouts[0].score for _ in attempt.steps]
+        first, final = found[0], found[attempt.final.index]
+        before = None if first is None else first.correct
+        yield attempt.problem_id, before, None if final is None else final.correct
 
 
 def _share(flags: Iterable[bool]) -> float | None:
