@@ -393,3 +393,67 @@ def test_two_evaluations_compare_through_their_lines():
     assert (row.result.first, row.result.second) == (0.5, 1.0)
     assert row.result.is_evidence
     assert row.conclusion.startswith("sighted is better than blind")
+
+
+def test_votes_and_best_of_n_at_the_loop_s_cost():
+    """A solve output costs 4 tokens, a judgement 1; the loop accepts or corrects: 5 or 8 tokens a problem."""
+    found = evaluate(CharacterEngine(model(half_right, knows).write), encode=characters)
+    lines = found.summary["lines"]
+    budget = sum(attempt.tokens for attempt in found.attempts)
+    rows = [[r.score.correct for r in group.rollouts] for group in found.groups["solve"]]
+    for name, cost in (("vote", 4), ("best_of", 5), ("weighted_vote", 5)):
+        line = lines[name]
+        bought = min(48, budget // cost)
+        each, more = divmod(bought, 12)
+        counts = [each + (place < more) for place in range(12)]
+        assert (line["budget"], line["tokens"], line["n"], line["missing"]) == (budget, bought * cost, 12, 0)
+        assert (line["samples_mean"], line["samples_max"]) == (bought / 12, max(counts))
+        assert line["limited"] is False
+        right = [row[place] for row, place in zip(rows, line["chosen"], strict=True)]
+        assert line["accuracy"]["value"] == pytest.approx(sum(right) / 12)
+        assert line["accuracy"]["low"] < line["accuracy"]["value"] < line["accuracy"]["high"]
+        assert line["loop"]["difference"] == pytest.approx(1 - sum(right) / 12)
+        missed = right.count(False)
+        assert (line["loop"]["loop_only"], line["loop"]["method_only"]) == (missed, 0)
+        assert line["loop"]["mcnemar_p"] == min(1, 2 / 2**missed)
+        if name == "best_of":  # the judge knows: the first right one among those that were paid for
+            first = [next((i for i in range(n) if row[i]), 0) for row, n in zip(rows, counts, strict=True)]
+            assert line["chosen"] == first
+        if name == "vote":  # one wrong answer there is, so the commoner outcome wins and the first breaks ties
+            seen = [row[:n] for row, n in zip(rows, counts, strict=True)]
+            expected = [
+                row.index(row.count(True) > len(row) / 2 if row.count(True) * 2 != len(row) else row[0]) for row in seen
+            ]
+            assert line["chosen"] == expected
+            assert line["ties"] == sum(row.count(True) * 2 == len(row) for row in seen)
+    json.dumps(found.summary, allow_nan=False)
+
+
+def test_methods_need_what_they_choose_by():
+    engine = model(half_right, knows)
+    lines = evaluate(engine).summary["lines"]
+    assert "best_of" in lines
+    assert "weighted_vote" not in lines  # no encoder, no probabilities
+    unjudged = evaluate(engine, EvaluationSettings(100, 20, judged=0)).summary["lines"]
+    assert "vote" in unjudged
+    assert "best_of" not in unjudged
+    for settings in (EvaluationSettings(100, 20, methods=False), EvaluationSettings(100, 20, reflections=0)):
+        assert not {"vote", "best_of", "weighted_vote"} & evaluate(engine, settings).summary["lines"].keys()
+    assert evaluate(engine, EvaluationSettings(100, 20, samples=1)).summary["lines"]["vote"]["limited"] is True
+
+
+def test_a_vote_may_take_equal_numbers_for_the_same_answer():
+    def solves(gold, seed):
+        return (gold + 7, f"{gold}", rf"\frac{{{2 * gold}}}{{2}}")[seed % 3]
+
+    spelled = evaluate(model(solves, knows)).summary["lines"]["vote"]
+    equal = evaluate(model(solves, knows), EvaluationSettings(100, 20, same_answers="mathematics"))
+    assert equal.summary["lines"]["vote"]["ties"] < spelled["ties"]
+
+
+def test_methods_disturb_no_other_line_and_sample_nothing():
+    one, two = model(half_right, knows), model(half_right, knows)
+    with_them = evaluate(one).summary["lines"]
+    without = evaluate(two, EvaluationSettings(100, 20, methods=False)).summary["lines"]
+    assert one.calls == two.calls
+    assert {name: with_them[name] for name in without} == without

@@ -257,6 +257,19 @@ def test_the_confusion_matrix_and_the_fooled_judge(recorded: Path) -> None:
     assert {row["id"]: row["judged_right"] for row in answers(recorded, "fooled")} == fooled
 
 
+def test_the_methods_accuracy_follows_from_the_samples_they_chose(recorded: Path) -> None:
+    rows = answers(recorded, "methods")
+    assert [(row["round"], row["line"]) for row in rows] == [(0, "vote"), (3, "vote")]
+    for row in rows:
+        records, summary = make_evaluation(row["round"])
+        chosen = summary["lines"]["vote"]["chosen"]  # type: ignore[index]
+        scores = [g.rollouts[i].score for g, i in zip(records.groups["solve"], chosen, strict=True)]
+        found = [score.correct for score in scores if score is not None and score.correct is not None]
+        assert row["n"] == len(found)
+        assert close(row["accuracy"], mean(map(float, found)))
+        assert (row["tokens"], row["budget"], row["samples_mean"]) == (70, 90, 1.5)
+
+
 def test_updates_queue_and_evaluations(recorded: Path) -> None:
     reports = [make_round(round)[2] for round in ROUNDS]
     updates = [stats for report in reports for stats in report.updates]

@@ -198,7 +198,9 @@ def make_evaluation(round: int) -> tuple[EvaluationRecords, dict[str, object]]:
     records = EvaluationRecords(round, problems, parts, (exclusion,))
     correct = [rollout.score.correct for group in solved for rollout in group.scored if rollout.score]
     accuracy = {"value": sum(map(bool, correct)) / len(correct), "low": None, "high": None, "n": len(correct)}
-    return records, {"lines": {"solve": {"accuracy": accuracy, "n": len(correct)}}}
+    chosen = [(place + round) % len(group.rollouts) for place, group in enumerate(solved)]
+    vote = {"chosen": chosen, "tokens": 70, "budget": 90, "samples_mean": 1.5}
+    return records, {"lines": {"solve": {"accuracy": accuracy, "n": len(correct)}, "vote": vote}}
 
 
 def write_round(writer: RunWriter, round: int, *, journal: bool = False) -> None:
