@@ -448,6 +448,23 @@ def field_names(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[st
     return names
 
 
+def nearest_setting(name: str) -> str | None:
+    """The field that a mistyped dotted name most likely means, None where nothing is near.
+
+    That of the same name in another section; else the most similar name of its section, or of all where there is no
+    such section.
+    """
+    known = field_names()
+    section, _, leaf = name.rpartition(".")
+    same = [field for field in known if field.rpartition(".")[2] == leaf]
+    inside = {field.removeprefix(f"{section}."): field for field in known if field.startswith(f"{section}.")}
+    if inside:
+        similar = [inside[found] for found in difflib.get_close_matches(leaf, inside, n=1, cutoff=0.5)]
+    else:
+        similar = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return next(iter(same or similar), None)
+
+
 def _read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(source, Mapping):
         values = dict(source)
@@ -508,10 +525,8 @@ def _describe(item: Any) -> str:
     name = ".".join(str(part) for part in item["loc"])
     message = re.sub(r"^Value error, ", "", item["msg"])
     if item["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(name, field_names(), n=1, cutoff=0.5)
-        leaf = [known for known in field_names() if known.split(".")[-1] == name.split(".")[-1]]
-        suggestion = (leaf or nearest)[:1]
-        return f'There is no setting "{name}"' + (f'; did you mean "{suggestion[0]}"?' if suggestion else ".")
+        suggestion = nearest_setting(name)
+        return f'There is no setting "{name}"' + (f'; did you mean "{suggestion}"?' if suggestion else ".")
     if not name:
         return message
     return f"{name} = {item['input']!r} is refused: {message[0].lower()}{message[1:]}."

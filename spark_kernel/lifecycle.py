@@ -27,12 +27,12 @@ from spark_kernel.runs.layout import (
     EVALUATIONS,
     IMAGES,
     ROUNDS,
-    RUN_JSON,
     first_round,
     list_numbers,
     numbered,
     read_run_info,
 )
+from spark_kernel.runs.new_folder import check_new_folder
 from spark_kernel.runs.writer import RunWriter
 from spark_kernel.trainer import TRAINER_STATE, Trainer
 
@@ -48,8 +48,7 @@ def start_run(config: RunConfig, path: str | Path, *, listeners: Sequence[Listen
         RunFolderError: the folder is in use or cannot be written.
     """
     run = Path(path)
-    if (run / RUN_JSON).exists():
-        raise RunFolderError(f"{run} holds a run already: resume it, fork it, or choose another name.")
+    check_new_folder(run)
     config = config.model_copy(update={"threads": config.threads or torch.get_num_threads()})
     parts = assemble(config, images_root=run.absolute())
     try:
@@ -127,8 +126,7 @@ def fork_run(
     if config.model != old.model or config.seed != old.seed:
         raise InputError("A fork keeps model and seed of its parent: start a new run to change them.")
     run = Path(path).absolute()
-    if (run / RUN_JSON).exists():
-        raise RunFolderError(f"{run} holds a run already: choose another name.")
+    check_new_folder(run)
     parts = assemble(config, images_root=run)
     try:
         settings = parts.config.to_yaml()

@@ -31,6 +31,7 @@ from spark_kernel.runs.checkpoints import (
     verify_checkpoint,
     write_manifest,
 )
+from spark_kernel.runs.new_folder import check_new_folder
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.writer import RunWriter
 from tests.helpers.recorded_runs import (
@@ -165,6 +166,21 @@ def test_a_used_folder_is_no_place_for_a_new_run(writer: RunWriter, run: Path, t
     with pytest.raises(RunFolderError, match=r"thesis\.tex"):
         RunWriter.create(other, CONFIG, ENVIRONMENT)
     assert [path.name for path in other.iterdir()] == ["thesis.tex"]
+
+
+def test_a_place_is_checked_without_writing_anything(writer: RunWriter, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    before = sorted(tmp_path.rglob("*"))
+    check_new_folder(tmp_path / "new" / "er")
+    for place, said in (
+        (run, "holds a run already"),
+        (tmp_path, "is not empty"),
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "file" / "inside", "is a file"),
+    ):
+        with pytest.raises(RunFolderError, match=said):
+            check_new_folder(place)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_an_interrupted_creation_is_no_run_and_can_be_repeated(writer: RunWriter, run: Path) -> None:
@@ -626,6 +642,8 @@ def test_a_read_only_disk_is_said(small_disk: Path) -> None:
         RunWriter.open(run)
     with pytest.raises(RunFolderError, match="not allowed"):
         RunWriter.create(small_disk / "other", CONFIG, ENVIRONMENT)
+    with pytest.raises(RunFolderError, match=r"other cannot be created: .*disk is not writable"):
+        check_new_folder(small_disk / "other")
     assert check_prefix(run) == 1
 
 

@@ -7,6 +7,7 @@ file. So a flag, a YAML line and a Python argument are refused in the same words
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import field, fields, make_dataclass
@@ -18,7 +19,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from spark_kernel.config import RunConfig
+from spark_kernel.config import RunConfig, field_names, nearest_setting
 from spark_kernel.errors import InputError
 
 
@@ -70,6 +71,29 @@ def split_mapping_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, 
             raise InputError(f"{argument} needs a value.")
         _put(found, [*match[1].split("."), *match[2].split(".")], read_value(argument, value))
     return rest, found
+
+
+def refuse_unknown_flags(arguments: Sequence[str], own: Sequence[str]) -> None:
+    """Refuse a flag that is neither a setting nor one of the command's own, in the words a file's field is refused in.
+
+    Args:
+        arguments: what was typed, without the flags that reach into a mapping.
+        own: names of the command's own flags.
+
+    Raises:
+        InputError: such a flag; names the nearest one, else those of its section.
+    """
+    known = {*field_names(), *own, "help"}
+    for argument in arguments:
+        name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
+        if not argument.startswith("--") or name in known:
+            continue
+        similar = difflib.get_close_matches(name, own, n=1, cutoff=0.7)
+        if nearest := (similar[0] if similar else nearest_setting(name)):
+            raise InputError(f"There is no flag --{name}; did you mean --{nearest}?")
+        section = [field for field in field_names() if field.startswith(f"{name.partition('.')[0]}.")]
+        shown = ", ".join(f"--{field}" for field in section or sorted(own))
+        raise InputError(f"There is no flag --{name}. There are {shown}; --help explains all.")
 
 
 def read_value(flag: str, text: str) -> Any:

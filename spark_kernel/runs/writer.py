@@ -28,7 +28,7 @@ from spark_kernel.runs.bundles import (
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, parse_name, write_manifest
 from spark_kernel.runs.codec import dumps, encode_plain, to_json
 from spark_kernel.runs.discard import discard_after, finish_discards
-from spark_kernel.runs.events import EVENTS, EventLog, utc_now
+from spark_kernel.runs.events import EventLog, utc_now
 from spark_kernel.runs.files import (
     TEMPORARY,
     disk_errors,
@@ -54,10 +54,10 @@ from spark_kernel.runs.layout import (
     phase_folder,
     read_run_info,
 )
-from spark_kernel.runs.lock import LOCK, WriterLock
+from spark_kernel.runs.lock import WriterLock
+from spark_kernel.runs.new_folder import refuse_used
 
 Outcome = Literal["finished", "stopped", "failed"]
-BEFORE_RUN_JSON = frozenset({LOCK, TEMPORARY, CONFIG, ENVIRONMENT, EVENTS, *FOLDERS})
 
 
 class RunWriter:
@@ -94,12 +94,12 @@ class RunWriter:
         run = Path(path).absolute()
         with disk_errors(run, "create a run"):
             run.mkdir(parents=True, exist_ok=True)
-            _refuse_used(run)
+            refuse_used(run)
         info = RunInfo(SCHEMA_VERSION, run.name, utc_now(), __version__, parent)
         writer = cls(run, info, WriterLock(run))
         try:
             with disk_errors(run, "create a run"):
-                _refuse_used(run)
+                refuse_used(run)
                 for name in (*FOLDERS, TEMPORARY):
                     (run / name).mkdir(exist_ok=True)
             described = dumps(encode_plain(environment, "environment"), indent=1) + "\n"
@@ -362,13 +362,3 @@ class RunWriter:
         missing = sorted(set(range(first, self.last_round + 1)) - set(rounds))
         if missing:
             raise RunFolderError(f"{self.path} is damaged: round {missing[0]} is missing, round {rounds[-1]} is there.")
-
-
-def _refuse_used(run: Path) -> None:
-    """A new run takes an empty folder, or one whose creation was interrupted."""
-    names = {entry.name for entry in run.iterdir()}
-    if RUN_JSON in names:
-        raise RunFolderError(f"{run} holds a run already: resume it, fork it, or choose another name.")
-    others = sorted(names - BEFORE_RUN_JSON)
-    if others or any(list_numbers(run / name) for name in (ROUNDS, EVALUATIONS)):
-        raise RunFolderError(f"{run} is not empty (it holds {others[0] if others else ROUNDS}): choose another folder.")

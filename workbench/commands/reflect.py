@@ -158,11 +158,11 @@ def _load(args: ReflectArguments) -> tuple[Policy, bool]:
     found = find_checkpoint(run, args.round)
     if found is None:
         raise InputError(f"{run} has no checkpoint yet: use its initial model, {config.model.path}.")
-    policy = load_policy(replace(model_settings(config), device=args.device))
     if found.in_progress:
         raise InputError(
             f"The newest checkpoint of {run} stands in the middle of round {found.round}: give --round K, or resume it."
         )
+    policy = load_policy(replace(model_settings(config), device=args.device))
     learner = Learner(policy, objective_settings(config), learner_settings(config), images_root=run)
     load_learner(learner, found.path)
     print(f"Checkpoint {found.name} of {run}\n")

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from spark_kernel.config import RunConfig, load_config, merge_settings, preset_names
-from spark_kernel.errors import InputError
+from spark_kernel.errors import InputError, RunFolderError
 from workbench.cli import INTERRUPTED, OK
 from workbench.commands import quiet_transformers, require_run
-from workbench.config_flags import flags_type, given_overrides, split_mapping_flags
+from workbench.config_flags import flags_type, given_overrides, refuse_unknown_flags, split_mapping_flags
 from workbench.sinks import require_sinks, sink_names
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def run(arguments: Sequence[str]) -> int:
         ("report_to", REPORT_TO, field(default="")),
         ("on_bad_problem", ON_BAD_PROBLEM, field(default=None)),
     ]
+    refuse_unknown_flags(rest, [name for name, *_ in own[1:]])
     flags = flags_type("Run", own, _defaults(rest))
     args: Any = tyro.cli(flags, prog="workbench run", args=rest, description=_run_description(), use_underscores=True)
     short = {"problems": {"on_bad_problem": args.on_bad_problem}} if args.on_bad_problem else {}
@@ -106,6 +107,7 @@ def fork(arguments: Sequence[str]) -> int:
         "the original run. Model and seed cannot change. The help shows the defaults of the schema; a setting that is "
         "not given is the original run's."
     )
+    refuse_unknown_flags(rest, [name for name, *_ in own[1:]])
     flags = flags_type("Fork", own, RunConfig())
     args: Any = tyro.cli(flags, prog="workbench fork", args=rest, description=about, use_underscores=True)
     source = require_run(args.source)
@@ -196,8 +198,14 @@ def _unused(out: Path) -> Path:
     """The path of a run to be.
 
     Raises:
-        InputError: there is a run already.
+        InputError: there is a run already, or none can be made there.
     """
     if (out / "run.json").exists():
         raise InputError(f"{out} holds a run already: go on with `workbench resume {out}`, or choose another --out.")
+    from spark_kernel.runs.new_folder import check_new_folder
+
+    try:
+        check_new_folder(out)
+    except RunFolderError as error:
+        raise InputError(str(error)) from None
     return out
