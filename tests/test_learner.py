@@ -129,9 +129,10 @@ def test_gradient_does_not_depend_on_the_cut_into_micro_batches(model_folder: Pa
     assert largest_difference(whole, cut) < 1e-5
 
 
-def test_kl_pulls_towards_the_initial_policy(model_folder: Path) -> None:
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["a frozen copy", "the adapter off"])
+def test_kl_pulls_towards_the_initial_policy(model_folder: Path, lora: LoraSettings | None) -> None:
     objective = ObjectiveSettings(beta=0.5)
-    learner = make_learner(model_folder, objective, max_grad_norm=1e9)
+    learner = make_learner(model_folder, objective, lora, max_grad_norm=1e9)
     reference = copy.deepcopy(learner.policy.network)
     learner.update(some_groups(), period=Period.POLICY, round=1)
     expected = plain_gradient(learner.policy, some_groups(), objective, reference)
