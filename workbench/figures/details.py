@@ -344,7 +344,8 @@ def _fill(
     with figure.batch_update():
         for trace, new in zip(figure.data, data, strict=True):
             trace.update(dict(new), overwrite=False)
-        figure.update_layout(dict(layout))
+        figure.layout.annotations = layout.get("annotations", ())  # an update would keep those that are too many
+        figure.update_layout({name: value for name, value in layout.items() if name != "annotations"})
     return figure
 
 

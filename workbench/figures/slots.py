@@ -59,6 +59,8 @@ LEGEND = {"tracegroupgap": 0, "font": {"size": 11}, "bgcolor": "rgba(0,0,0,0)"}
 SHARE_AXIS: Mapping[str, Any] = {"range": [-0.02, 1.02], "tickformat": ".0%", "dtick": 0.25}
 ABOVE, BELOW = 66, 46
 """Pixels above the first and below the last row."""
+FEW_ROUNDS = 12
+"""Up to so many rounds, each has its tick."""
 GAP = 36
 """Pixels between rows."""
 LEGEND_LINE = 20
@@ -72,7 +74,7 @@ def make_panel(panel: Panel, series: RoundSeries, theme: Theme, *, compact: bool
         compact: legends above each row instead of beside it, for pages narrower than about 600 pixels.
     """
     count = len(panel.rows)
-    entries = [len({s.style["name"] for s in panel.slots if s.row == row}) for row in range(1, count + 1)]
+    entries = [len({slot.style["name"] for slot in panel.slots if slot.row == row}) for row in range(1, count + 1)]
     legends = LEGEND_LINE * max((number + 1) // 2 for number in entries) if compact else 0
     gap = GAP + legends
     plots = panel.row_height * count + gap * (count - 1)
@@ -80,7 +82,8 @@ def make_panel(panel: Panel, series: RoundSeries, theme: Theme, *, compact: bool
     figure = make_subplots(rows=count, cols=1, shared_xaxes=True, vertical_spacing=gap / plots)
     seen: set[tuple[int, str]] = set()
     traces = []
-    for slot in panel.slots:
+    slots = _all_slots(panel)
+    for slot in slots:
         style = dict(slot.style)
         name = style.get("name", "")
         style["legend"] = _numbered("legend", slot.row)
@@ -90,7 +93,7 @@ def make_panel(panel: Panel, series: RoundSeries, theme: Theme, *, compact: bool
         if style["showlegend"]:
             seen.add((slot.row, name))
         traces.append(go.Scatter(**style))
-    figure.add_traces(traces, rows=[slot.row for slot in panel.slots], cols=1)
+    figure.add_traces(traces, rows=[slot.row for slot in slots], cols=1)
     figure.update_layout(
         template=template(theme),
         title={"text": panel.title, "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 10}},
@@ -121,16 +124,38 @@ def update_panel(figure: go.Figure, panel: Panel, series: RoundSeries) -> None:
     Raises:
         ValueError: a figure of another panel.
     """
-    data = [slot.data(series) for slot in panel.slots]
+    data = [slot.data(series) for slot in _all_slots(panel)]
+    step = 1 if _last_round(series) <= FEW_ROUNDS else None
     if len(data) != len(figure.data):
         raise ValueError(f"this figure has {len(figure.data)} traces, {panel.name} has {len(data)}")
     with figure.batch_update():
         figure.layout.title.subtitle.text = _remarks(panel, series)
+        for index in range(1, len(panel.rows) + 1):
+            figure.layout[_numbered("xaxis", index)].dtick = step
         for trace, new in zip(figure.data, data, strict=True):
             if new is HIDDEN and trace.visible is False:
                 continue
             for name, value in new.items():
                 trace[name] = value
+
+
+def _all_slots(panel: Panel) -> tuple[Slot, ...]:
+    """The panel's traces, and an invisible point in each row: plotly cannot lay out a row without any trace beside rows
+    that have some, such as those of judges in a run without judging.
+    """
+    style = {"name": "", "mode": "markers", "marker": {"opacity": 0}, "hoverinfo": "skip", "showlegend": False}
+    return (*panel.slots, *(Slot(row, style, _anchor) for row in range(1, len(panel.rows) + 1)))
+
+
+def _anchor(series: RoundSeries) -> Data:
+    rounds = series.rounds or next((line.rounds for line in series.held_out), ())
+    if not rounds:
+        return HIDDEN
+    return {"x": [rounds[-1]], "y": [None], "text": [], "customdata": [], "visible": True}
+
+
+def _last_round(series: RoundSeries) -> int:
+    return max((*series.rounds[-1:], *(line.rounds[-1] for line in series.held_out)), default=0)
 
 
 def _remarks(panel: Panel, series: RoundSeries) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,13 +14,17 @@ import pyarrow.parquet as pq
 
 from spark_kernel.errors import RunFolderError
 from spark_kernel.records import Exclusion, Group, Problem, Task
+from spark_kernel.run_history import INHERITED
 from spark_kernel.runs.bundles import PhaseRecords
 from spark_kernel.runs.layout import ROUNDS, numbered
 from spark_kernel.runs.reader import RunReader
+from spark_kernel.runs.storage import read_table
 from spark_kernel.runs.tables import exclusions_table, group_tables, problems_table, task_list_table
 
 REMEMBERED = 32
 """Rounds whose tables are kept in memory."""
+NAMES = ("problems", "tasks", "rollouts", "recycled", "exclusions")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,38 +54,43 @@ class TableCache:
         self._most = most
         self._solved: dict[int, tuple[tuple[int, int], dict[str, float]]] = {}
         self._known: OrderedDict[int, tuple[tuple[int, int], RoundTables]] = OrderedDict()
+        self._derived: OrderedDict[tuple[int, str], tuple[RoundTables, object]] = OrderedDict()
 
     def round(self, round: int) -> RoundTables:
-        """The tables of a finished round, or of the round in flight.
+        """The tables of a finished round, of one that a fork took over from its parent, or of the round in flight.
 
         Raises:
             RunFolderError: no such round, or damaged.
         """
-        folder = self.reader.path / ROUNDS / numbered(round)
+        folder = self._folder(round)
         try:
             stat = folder.stat()
+            key = (stat.st_mtime_ns, stat.st_ino)
+            known = self._known.get(round)
+            if known is not None and known[0] == key:
+                return known[1]
+            tables = RoundTables(round, False, **{name: read_table(folder, name) for name in NAMES})
         except FileNotFoundError:
             return self._in_flight(round)
-        key = (stat.st_mtime_ns, stat.st_ino)
-        known = self._known.get(round)
-        if known is not None and known[0] == key:
-            return known[1]
-        tables = RoundTables(
-            round,
-            False,
-            **{
-                name: self.reader.table(name, [round])
-                for name in ("problems", "tasks", "rollouts", "recycled", "exclusions")
-            },
-        )
         self._known[round] = (key, tables)
         while len(self._known) > self._most:
             self._known.popitem(last=False)
         return tables
 
+    def derived(self, tables: RoundTables, name: str, make: Callable[[RoundTables], T]) -> T:
+        """What `make` makes of a round's tables, made once as long as the cache holds these tables."""
+        known = self._derived.get((tables.round, name))
+        if known is not None and known[0] is tables:
+            return known[1]  # type: ignore[return-value]
+        value = make(tables)
+        self._derived[tables.round, name] = (tables, value)
+        while len(self._derived) > 2 * self._most:
+            self._derived.popitem(last=False)
+        return value
+
     def solved(self, round: int) -> dict[str, float]:
         """The share of right outputs of each problem that was solved in a finished round; empty for other rounds."""
-        path = self.reader.path / ROUNDS / numbered(round)
+        path = self._folder(round)
         try:
             stat = path.stat()
         except FileNotFoundError:
@@ -92,8 +103,12 @@ class TableCache:
 
     def has(self, round: int) -> bool:
         """Whether the round is finished or in flight with at least one recorded phase."""
-        folder = self.reader.path / ROUNDS / numbered(round)
-        return folder.is_dir() or any(info.round == round for info in self.reader.phases())
+        return self._folder(round).is_dir() or any(info.round == round for info in self.reader.phases())
+
+    def _folder(self, round: int) -> Path:
+        own = self.reader.path / ROUNDS / numbered(round)
+        inherited = self.reader.path / INHERITED / ROUNDS / numbered(round)
+        return inherited if not own.is_dir() and inherited.is_dir() else own
 
     def _in_flight(self, round: int) -> RoundTables:
         phases = [info for info in self.reader.phases() if info.round == round]

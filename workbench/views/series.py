@@ -13,6 +13,8 @@ from workbench.views.lines import Line, Value, make_lines, thin
 
 MOST_POINTS = 400
 """Rounds of one curve that are read and drawn, unless a caller asks for more."""
+MOST_EVALUATIONS = 60
+"""The same for held-out curves, whose points are markers with error bars."""
 LINE_FIELDS = tuple(f.name for f in fields(KindStats) if f.name not in ("period", "kind", "origin", "judge"))
 UPDATE_FIELDS = tuple(
     f.name for f in fields(UpdateStats) if f.name not in ("period", "by_kind", "sampler_mismatch", "notes")
@@ -82,7 +84,7 @@ def round_series(reader: RunReader, most: int = MOST_POINTS) -> RoundSeries:
     """
     rounds, evaluated = reader.rounds, reader.evaluations
     reports = _reports(reader, thin(rounds, most, evaluated))
-    summaries = _summaries(reader, thin(evaluated, most))
+    summaries = _summaries(reader, thin(evaluated, min(most, MOST_EVALUATIONS)))
     shown = tuple(report.round for report in reports)
     on_policy = make_lines(
         ((str(line.period), str(line.kind), str(line.origin)), report.round, _kind_figures(line))

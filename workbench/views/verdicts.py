@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spark_kernel.records import Kind
-from workbench.views.round_tables import TableCache
+from workbench.views.round_tables import RoundTables, TableCache
 
 JUDGES = (str(Kind.POINTWISE), str(Kind.PAIRWISE))
 
@@ -51,10 +51,13 @@ def verdicts_about(cache: TableCache, round: int, ahead: int = 1) -> Mapping[str
     for later in range(round, round + ahead + 1):
         if later != round and not cache.has(later):
             break
-        tables = cache.round(later)
-        for source, verdict in verdicts_in(tables.tasks, tables.rollouts, "period"):
+        for source, verdict in cache.derived(cache.round(later), "verdicts", _of_round):
             found[source].append(verdict)
     return found
+
+
+def _of_round(tables: RoundTables) -> list[tuple[str, Verdict]]:
+    return list(verdicts_in(tables.tasks, tables.rollouts, "period"))
 
 
 def verdicts_in(tasks: pa.Table, rollouts: pa.Table, place: str) -> Iterator[tuple[str, Verdict]]:
