@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from spark_kernel.errors import ModelError, StaleEngineError, StopCheck
+from spark_kernel.errors import EngineError, ModelError, StaleEngineError, StopCheck
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.settings import Adapter
 from spark_kernel.prompts.prompt import Prompt
@@ -282,15 +282,24 @@ class VllmEngine:
         try:
             yield
         except (ImportError, ValueError, RuntimeError, AssertionError, AttributeError, OSError, KeyError) as error:
-            raise ModelError(
-                f"{self._installed} cannot run {self._encoder.name} here ({one_line(error)}): use "
-                'rollout.engine = "transformers", or another model.'
-            ) from error
+            raise self._cannot_run(one_line(error)) from error
+        except EngineError as error:
+            raise self._cannot_run(one_line(error.__cause__ or error)) from error
+
+    def _cannot_run(self, why: str) -> ModelError:
+        return ModelError(
+            f"{self._installed} cannot run {self._encoder.name} here ({why}): use "
+            'rollout.engine = "transformers", or another model.'
+        )
 
     def _run(
         self, requests: Sequence[_Request], on_progress: Callable[[int], None], check_stop: StopCheck
     ) -> list[Any]:
-        """Run requests to their end, in order; whatever interrupts them leaves no request behind."""
+        """Run requests to their end, in order; whatever interrupts them leaves no request behind.
+
+        Raises:
+            EngineError: vLLM failed.
+        """
         engine = self._engine
         place: dict[str, int] = {}
         results: list[Any] = [None] * len(requests)
@@ -303,19 +312,33 @@ class VllmEngine:
                 internal.append(engine.add_request(name, request.given, request.params, lora_request=self._lora))
             while engine.has_unfinished_requests():
                 check_stop()
-                done = [output for output in engine.step() if output.finished]
+                done = [output for output in self._step() if output.finished]
                 for output in done:
                     index = place[output.request_id]
                     check_expanded(requests[index].prompt, requests[index].expected, output.prompt_token_ids)
                     results[index] = output
                 if done:
                     on_progress(len(done))
-        except BaseException:
+        except BaseException as error:
             engine.abort_request(internal, internal=True)
-            while engine.has_unfinished_requests():
+            while not isinstance(error, EngineError) and engine.has_unfinished_requests():
                 engine.step()
             raise
         return results
+
+    def _step(self) -> Any:
+        """One step of all requests.
+
+        Raises:
+            EngineError: vLLM failed in it, for want of memory perhaps.
+        """
+        try:
+            return self._engine.step()
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise EngineError(
+                f"{self._installed} failed while it computed ({one_line(error)}): the run can be resumed, if memory "
+                "was short with a smaller rollout.vllm.memory_share or cache_gib."
+            ) from error
 
     def _input(self, prompt: Prompt, sampling: Sampling, tail: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
         """What vLLM is given, and the token ids it must make of that."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -18,14 +17,14 @@ import httpx
 API_KEY = "a-key-that-must-not-be-written-down"
 LORA = ["--enable-lora", "--max-lora-rank", "8", "--max-loras", "1", "--lora-target-modules"]
 LORA += ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-START_SECONDS = 240
+START_SECONDS = 480
 
 
 class VllmServer:
     """A server of a model folder; `wait` until it answers.
 
-    The CPU build's `vllm` command does not start (it looks for the metadata of a package named vllm), so the module
-    behind `vllm serve` is run.
+    A watcher kills it where the test process ends without doing so. The module behind `vllm serve` is run, because the
+    CPU build's command does not start: it looks for the metadata of a package named vllm.
     """
 
     def __init__(self, folder: Path, log: Path, *flags: str) -> None:
@@ -44,6 +43,7 @@ class VllmServer:
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every server computes on the same core
             "OMP_NUM_THREADS": "1",
         }
         with log.open("w") as output:
@@ -53,8 +53,10 @@ class VllmServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
+        group = self._process.pid
+        watch = f"while kill -0 {os.getpid()} 2>/dev/null; do sleep 1; done; kill -KILL -- -{group}"
+        self._watch = subprocess.Popen(["sh", "-c", watch], start_new_session=True)
 
     def wait(self) -> VllmServer:
         deadline = time.monotonic() + START_SECONDS
@@ -77,8 +79,11 @@ class VllmServer:
 
     def kill(self) -> None:
         """At once, as a machine that goes away."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._watch.kill()
+        self._watch.wait()
 
     def stop(self) -> None:
         """In order, and hard if that takes long."""
@@ -86,9 +91,7 @@ class VllmServer:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self.kill()
 
 
 def start_together(folder: Path, logs: Path, flags: Sequence[Sequence[str]]) -> list[VllmServer]:
@@ -100,8 +103,3 @@ def start_together(folder: Path, logs: Path, flags: Sequence[Sequence[str]]) -> 
         for server in servers:
             server.stop()
         raise
-
-
-def _die_with_parent() -> None:
-    """Have the kernel end the server with the test process, however that ends."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
