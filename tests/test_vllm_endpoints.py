@@ -148,12 +148,13 @@ def test_a_servers_own_description_is_read(recorded: Callable[[], Recorded]) -> 
         ("/v1/models", (401, {"error": "Unauthorized"}, {}), "refuses the API key: name the environment variable"),
         ("/v1/models", (404, {"detail": "Not Found"}, {}), "has no /v1/models, so it is no vLLM server .* start it as"),
         ("/server_info", (404, {"detail": "Not Found"}, {}), "has no /server_info.*VLLM_SERVER_DEV_MODE=1 vllm serve"),
+        ("/server_info", {"vllm_config": {}}, r"in another form than vLLM 0.32 \(KeyError\('model_config'\)\)"),
         ("/v1/models", "<html>", "answered /v1/models with something that is not JSON"),
         ("/v1/models", slow, r"did not answer within 0.5 s"),
         ("/v1/models", lambda handler: None, "broke off"),
         ("/v1/models", (500, {"error": f"the key was {KEY}"}, {}), r"failed \(.*the key was \*\*\*"),
     ],
-    ids=["401", "another-server", "no-dev-mode", "html", "slow", "breaks-off", "500"],
+    ids=["401", "another-server", "no-dev-mode", "another-form", "html", "slow", "breaks-off", "500"],
 )
 def test_what_a_server_does_wrong_is_one_sentence(
     recorded: Callable[[], Recorded], path: str, answer: Any, sentence: str

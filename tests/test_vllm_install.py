@@ -92,7 +92,6 @@ def test_tests_of_vllm_are_skipped_with_the_reason_and_fail_where_it_is_required
         check=False,
     )
     assert "vllm 0.1.0 is too old" in done.stdout
-    assert ("1 failed" if required else "1 skipped") in done.stdout or "FAILED" in done.stdout
     assert done.returncode == (1 if required else 0)
 
 

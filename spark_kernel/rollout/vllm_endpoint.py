@@ -79,8 +79,19 @@ class VllmEndpoint:
         Raises:
             InputError: it is no vLLM server that can be used for training; says how to start one.
         """
-        cards = self._get("/v1/models")["data"]
-        config = self._get("/server_info", params={"config_format": "json"})["vllm_config"]
+        cards = self._get("/v1/models")
+        info = self._get("/server_info", params={"config_format": "json"})
+        version = self.version()
+        try:
+            return self._usable(cards["data"], info["vllm_config"], version)
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"The server at {self.url} describes itself in another form than vLLM 0.32 ({error!r}): use that "
+                'version, or rollout.engine = "transformers".'
+            ) from error
+
+    def _usable(self, cards: Any, config: Any, version: str) -> ServerFacts:
+        """What the server is, refused where it was started in a way that would train wrongly."""
         model, scheduler = config["model_config"], config["scheduler_config"]
         if model["logprobs_mode"] != "processed_logprobs":
             raise InputError(
@@ -97,7 +108,7 @@ class VllmEndpoint:
             context=int(model["max_model_len"]),
             dtype=str(model["dtype"]).removeprefix("torch."),
             lora=config["lora_config"] is not None,
-            version=self.version(),
+            version=version,
         )
 
     def version(self) -> str:

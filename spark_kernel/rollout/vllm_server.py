@@ -9,6 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,28 +145,28 @@ class VllmServerEngine:
         stamp = f"{self._model}{self._run}-{version}-{self._pushes}"
         faults = [fault for fault in map(self._connected, self._servers.all) if fault]
         adapter = adapter_to_push(weights, self._settings.adapter_only)
-        if adapter is None:
-            source = self._write(stamp, self._tensors.of(weights))
-        else:
+        if adapter is not None:
             self._check_takes_adapters()
-            source = Path(self._folder.name) / stamp
-            write_adapter(adapter, source)
         what = "the full weights" if adapter is None else "the adapter's weights"
-        for server in self._servers.all:
-            if server.facts is None:
-                continue
-            try:
-                if adapter is None:
-                    server.endpoint.reload(str(source), stamp)
-                    server.stamp = stamp
-                else:
-                    self._push_adapter(server, source, stamp)
-                one = _OneServer(self, server)
-                check_synced(one, weights, self._probe, self._dtype(server.facts), who=server.url, pushed=what)
-            except ServerUnavailableError as error:
-                server.stamp = server.facts = None
-                faults.append(str(error))
-        shutil.rmtree(source)
+        with self._new_folder(stamp) as source:
+            if adapter is None:
+                self._write(self._tensors.of(weights), source)
+            else:
+                write_adapter(adapter, source)
+            for server in self._servers.all:
+                if server.facts is None:
+                    continue
+                try:
+                    if adapter is None:
+                        server.endpoint.reload(str(source), stamp)
+                        server.stamp = stamp
+                    else:
+                        self._push_adapter(server, source, stamp)
+                    one = _OneServer(self, server)
+                    check_synced(one, weights, self._probe, self._dtype(server.facts), who=server.url, pushed=what)
+                except ServerUnavailableError as error:
+                    server.stamp = server.facts = None
+                    faults.append(str(error))
         if not self._servers.live:
             raise self._servers.none_left("; ".join(faults))
         for fault in faults:
@@ -234,21 +235,28 @@ class VllmServerEngine:
     def _push_adapter(self, server: Server, source: Path, stamp: str) -> None:
         """Have a server take an adapter under a new name, and its base where an earlier run may have changed that."""
         if server.adapter is None and server.facts is not None and server.facts.version.startswith(OURS):
-            base = self._write(f"{stamp}-base", self._tensors.of(self._weights, merged=False))
-            server.endpoint.reload(str(base), stamp)
-            shutil.rmtree(base)
+            with self._new_folder(f"{stamp}-base") as base:
+                self._write(self._tensors.of(self._weights, merged=False), base)
+                server.endpoint.reload(str(base), stamp)
         before = server.adapter
         server.endpoint.load_adapter(stamp, str(source), stamp)
         server.adapter = server.model = server.stamp = stamp
         if before is not None:
             server.endpoint.unload_adapter(before)
 
-    def _write(self, name: str, tensors: Iterator[tuple[str, Any]]) -> Path:
+    @contextmanager
+    def _new_folder(self, name: str) -> Iterator[Path]:
+        """A folder for the servers to read, gone afterwards."""
         folder = Path(self._folder.name) / name
         folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+    def _write(self, tensors: Iterator[tuple[str, Any]], folder: Path) -> None:
         self._weights.save_description(folder)
         write_weights(tensors, folder)
-        return folder
 
     # --- requests
 

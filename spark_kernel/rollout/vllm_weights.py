@@ -59,7 +59,7 @@ def write_adapter(adapter: Adapter, folder: Path) -> None:
     """Write an adapter as the folder that vLLM reads: a few megabytes."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.tensors.items()}
     save_file(tensors, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps(dict(adapter.config), default=str), encoding="utf-8")
