@@ -16,6 +16,8 @@ import torch
 from benchmarks import peers
 from benchmarks.measuring import Row, Timing, interleaved, matrix_rate, seconds_of, timed_row
 from benchmarks.shapes import (
+    NEVER,
+    SCALES,
     Scale,
     make_groups,
     make_model,
@@ -37,8 +39,6 @@ from spark_kernel.verify.score_groups import score_groups
 
 UPDATE_TARGETS = {"solver": 3.0, "judge": 9.0}
 SAMPLING_TARGETS = {"solver": 2.5, "judge": 4.0}
-NEVER = (10**9,)
-"""End-of-sequence ids that no token has, so that outputs have exactly the wanted length."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ class Bench:
         return folder if folder.exists() else make_model(folder, self.scale)
 
     def policy(self) -> Policy:
-        policy = load_policy(ModelSettings(str(self.model), device=self.device))
+        # The peers compute in float32 on a CPU and under bfloat16 autocast on a GPU: so do we.
+        dtype = "float32" if self.device == "cpu" else "auto"
+        policy = load_policy(ModelSettings(str(self.model), dtype=dtype, device=self.device))
         policy.encoder.eos_ids = NEVER
         return policy
 
@@ -213,6 +215,14 @@ def sampling_rows(bench: Bench) -> list[Row]:
     return rows
 
 
+def vllm_rows(bench: Bench) -> list[Row]:
+    """Our vLLM engine against bare vLLM, and what a weight sync costs."""
+    from benchmarks.vllm_rows import in_a_process
+
+    name = next(name for name, scale in SCALES.items() if scale == bench.scale)
+    return in_a_process(bench.model, bench.device, name, bench.folder)
+
+
 def memory_rows(bench: Bench) -> list[Row]:
     """Peak memory of the log-probability pass and its backward pass, at two vocabularies with the same chunk."""
     rows, toy = 2048 if bench.scale.hidden > 64 else 64, bench.scale.hidden <= 64
@@ -287,4 +297,5 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "memory": memory_rows,
     "round": round_rows,
     "sampling": sampling_rows,
+    "vllm": vllm_rows,
 }

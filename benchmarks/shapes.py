@@ -35,8 +35,11 @@ class Scale:
 CPU = Scale()
 CUDA = Scale(hidden=896, layers=24, vocabulary=151_936, groups=16, repeats=5)
 TOY = Scale(
-    hidden=32, layers=2, vocabulary=512, groups=2, samples=4, repeats=1, shapes=(("solver", 12, 8), ("judge", 40, 4))
+    hidden=64, layers=2, vocabulary=512, groups=2, samples=4, repeats=1, shapes=(("solver", 12, 8), ("judge", 40, 4))
 )
+SCALES = {"cpu": CPU, "cuda": CUDA, "toy": TOY}
+NEVER = (10**9,)
+"""End-of-sequence ids that no token has, so that outputs have exactly the wanted length."""
 
 
 def make_model(folder: Path, scale: Scale) -> Path:
@@ -47,7 +50,7 @@ def make_model(folder: Path, scale: Scale) -> Path:
         hidden_size=scale.hidden,
         intermediate_size=scale.hidden * 8 // 3,
         num_hidden_layers=scale.layers,
-        num_attention_heads=scale.hidden // 64 or 2,
+        num_attention_heads=max(2, scale.hidden // 64),
         num_key_value_heads=2,
         max_position_embeddings=2048,
         tie_word_embeddings=True,

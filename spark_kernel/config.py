@@ -57,7 +57,8 @@ class ModelSection(Section):
     revision: str | None = None
     """Hub revision (branch, tag or commit)."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Weight precision; auto: float32 on CPU, bfloat16 where the device computes in it."""
+    """Weight precision; auto: float32 weights, and arithmetic in bfloat16 on a GPU and, from 5 million parameters, on a
+    CPU that has the instructions."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N."""
     trust_remote_code: bool = False

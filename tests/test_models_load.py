@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,10 +10,17 @@ import pytest
 import torch
 
 from spark_kernel.errors import ModelError
+from spark_kernel.models import load
+from spark_kernel.models.estimate import weigh
 from spark_kernel.models.grouped_attention import NAME, grouped_attention
 from spark_kernel.models.load import load_encoder, load_model, resolve_model
+from spark_kernel.models.memory import shape_of
 from spark_kernel.models.policy import load_policy
 from spark_kernel.models.settings import LoraSettings, ModelSettings
+from spark_kernel.prompts.prompt import Prompt
+from spark_kernel.records import Message
+from spark_kernel.rollout.engine import Sampling
+from spark_kernel.rollout.transformers_engine import TransformersEngine
 from tests.helpers.tiny_models import save_tiny_llama
 
 
@@ -110,3 +118,37 @@ def test_grouped_attention_equals_attention_with_repeated_heads(tmp_path: Path) 
         query, *[states.repeat(1, 2, 1, 1) for states in (key, value)], attn_mask=mask, scale=0.3
     )
     assert not torch.allclose(output, wrong_heads.transpose(1, 2), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("able", "dtype", "fewest", "expected"),
+    [
+        ({"avx512_bf16": True}, "auto", 1_000, True),
+        ({"amx_bf16": True}, "auto", 1_000, True),
+        ({"avx512_bf16": True}, "auto", 5_000_000, False),  # the model is too small to gain
+        ({"avx512_f": True}, "auto", 1_000, False),
+        ({"avx512_bf16": True}, "float32", 1_000, False),
+    ],
+)
+def test_a_cpu_that_has_bfloat16_computes_larger_models_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], dtype: str, fewest: int, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr(load, "FEWEST_FOR_BFLOAT16", fewest)
+    settings = ModelSettings(str(save_tiny_llama(tmp_path)), dtype=dtype, device="cpu", lora=LoraSettings(rank=2))
+    policy = load_policy(settings)
+    assert policy.loaded.autocast is expected
+    found = weigh(settings)
+    assert found is not None
+    assert found.shape == shape_of(policy.network, autocast=expected)
+    assert {p.dtype for p in policy.network.parameters()} == {torch.float32}
+    prompts = [Prompt("t", (Message.of("user", "3 + 4?"),), (1, 2, 3))]
+    engine = TransformersEngine(policy)
+    (group,) = engine.sample(prompts, Sampling(12))
+    (scores,) = engine.score(prompts, [[c.token_ids for c in group]])
+    reference = load_policy(dataclasses.replace(settings, dtype="float32")).score(
+        prompts, [[c.token_ids for c in group]]
+    )[0]
+    for completion, same, exact in zip(group, scores, reference, strict=True):
+        assert same == pytest.approx(completion.logprobs, abs=0.2 if expected else 1e-4)
+        assert (max(abs(a - b) for a, b in zip(same, exact, strict=True)) > 1e-4) is expected

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spark_kernel.models import memory
-from spark_kernel.models.load import load_skeleton, pick_device
+from spark_kernel.models.load import computes_in_bfloat16, load_skeleton, pick_device
 from spark_kernel.models.memory import ModelShape
 from spark_kernel.models.policy import add_adapters
 from spark_kernel.models.settings import ModelSettings
@@ -94,11 +94,13 @@ def weigh(settings: ModelSettings) -> Weights | None:
     network = load_skeleton(settings)
     if network is None:
         return None
+    size = sum(weight.numel() for weight in network.parameters())
+    autocast = settings.dtype == "auto" and computes_in_bfloat16(pick_device(settings.device), size)
     if settings.lora is not None:
         network = add_adapters(network, settings.lora, settings.seed).get_base_model()
     weights = list(network.parameters())
     return Weights(
-        shape=memory.shape_of(network, autocast=_autocast(settings)),
+        shape=memory.shape_of(network, autocast=autocast),
         all_bytes=sum(weight.numel() * weight.element_size() for weight in weights),
         trained_bytes=sum(weight.numel() * weight.element_size() for weight in weights if weight.requires_grad),
         can_recompute=bool(getattr(network, "supports_gradient_checkpointing", False)),
@@ -117,7 +119,7 @@ def estimate_memory(weights: Weights, settings: ModelSettings, demand: MemoryDem
     tokens = max(memory.LEAST_TOKENS, demand.max_new_tokens)
     per_token = memory.training_bytes_per_token(shape, samples=1, checkpointing=settings.gradient_checkpointing)
     logits = 2 * 4 * shape.vocabulary * min(tokens, max(1, CHUNK_LOGITS // shape.vocabulary))
-    own = _sampler_bytes(weights, settings, demand.sampler)
+    own = _sampler_bytes(weights, demand.sampler)
     kept = 0 if demand.sampler is None or demand.sampler.sleeps else own
     cache = demand.rows * memory.decoding_bytes_per_row(shape, tokens=demand.max_new_tokens)
     all_trained = settings.lora is None
@@ -139,15 +141,10 @@ def estimate_memory(weights: Weights, settings: ModelSettings, demand: MemoryDem
     )
 
 
-def _sampler_bytes(weights: Weights, settings: ModelSettings, sampler: SamplerMemory | None) -> int:
+def _sampler_bytes(weights: Weights, sampler: SamplerMemory | None) -> int:
     """Weights and cache of a sampler that has its own; its weights are in the precision of the arithmetic."""
     if sampler is None:
         return 0
     if sampler.whole_bytes is not None:
         return sampler.whole_bytes
-    width = 2 if _autocast(settings) else weights.shape.bytes_per_weight
-    return weights.shape.parameters * width + sampler.cache_bytes
-
-
-def _autocast(settings: ModelSettings) -> bool:
-    return settings.dtype == "auto" and pick_device(settings.device).type == "cuda"
+    return weights.shape.parameters * weights.shape.bytes_per_activation + sampler.cache_bytes

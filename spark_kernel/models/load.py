@@ -22,6 +22,8 @@ from spark_kernel.models.grouped_attention import use_grouped_attention
 from spark_kernel.models.settings import ModelSettings
 
 BUILT_IN = {"builtin:starter": "starter"}
+FEWEST_FOR_BFLOAT16 = 5_000_000
+"""Parameters from which a CPU with bfloat16 instructions is faster in bfloat16 (docs/sampling.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +121,17 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         model=model,
         encoder=encoder,
         device=device,
-        autocast=settings.dtype == "auto" and device.type == "cuda",
+        autocast=settings.dtype == "auto" and computes_in_bfloat16(device, sum(p.numel() for p in model.parameters())),
         context_length=_context_length(model.config),
     )
+
+
+def computes_in_bfloat16(device: torch.device, parameters: int) -> bool:
+    """Whether `dtype: auto` runs a model of this size in bfloat16: on a GPU, and on a CPU that has the instructions."""
+    if device.type != "cpu":
+        return device.type == "cuda"
+    able = torch.cpu.get_capabilities()
+    return parameters >= FEWEST_FOR_BFLOAT16 and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def load_encoder(settings: ModelSettings) -> tuple[PromptEncoder, int]:

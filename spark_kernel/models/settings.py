@@ -22,7 +22,8 @@ class LoraSettings:
 class ModelSettings:
     """A model by reference (hub id, folder, GGUF file, built-in or downloaded name) and how to hold it.
 
-    `dtype`: "float32", "bfloat16" or "auto" (float32 weights; on CUDA the arithmetic runs in bfloat16).
+    `dtype`: "float32", "bfloat16" or "auto" (float32 weights; the arithmetic runs in bfloat16 on CUDA, and on CPUs
+    that have it for models from 5 million parameters).
     `device`: "cpu", "cuda", "cuda:N" or "auto". `seed` initialises new adapter weights.
     """
 
