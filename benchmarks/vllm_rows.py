@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks.measuring import Row, interleaved, timed_row
-from benchmarks.shapes import NEVER, SCALES, Scale, make_prompts
+from benchmarks.shapes import SCALES, Scale, make_prompts
 from spark_kernel.errors import InputError
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.settings import Adapter, LoraSettings, ModelSettings
@@ -162,7 +162,7 @@ def sync_rows(model: Path, device: str, scale: Scale) -> list[Row]:
 def _policy(model: Path, device: str, lora: LoraSettings | None = None) -> Policy:
     dtype = "float32" if device == "cpu" else "auto"
     policy = load_policy(ModelSettings(str(model), dtype=dtype, device=device, lora=lora))
-    policy.encoder.eos_ids = NEVER
+    policy.encoder.eos_ids = ()  # every output has exactly the wanted length; vLLM refuses ids that no token has
     return policy
 
 

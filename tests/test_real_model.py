@@ -1,4 +1,4 @@
-"""A round of the smollm2 preset on the real SmolLM2-135M, as a user starts it, at small n."""
+"""The real SmolLM2-135M: a round of its preset with each engine, as a user starts it at small n; both engines agree."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ SMALL = [
 ]
 
 
-def test_a_round_of_smollm2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "workbench", "run", "smollm2", "--out", str(tmp_path / "run"), *SMALL]
+VLLM = ["--rollout.engine=vllm", "--rollout.vllm.cache-gib=0.25"]
+
+
+@pytest.mark.parametrize("engine", [[], pytest.param(VLLM, marks=pytest.mark.vllm)], ids=["transformers", "vllm"])
+def test_a_round_of_smollm2(tmp_path: Path, engine: list[str]) -> None:
+    command = [sys.executable, "-m", "workbench", "run", "smollm2", "--out", str(tmp_path / "run"), *SMALL, *engine]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, env=os.environ)
     assert done.returncode == 0, done.stderr[-2000:]
     reader = RunReader(tmp_path / "run")
@@ -36,6 +40,11 @@ def test_a_round_of_smollm2(tmp_path: Path) -> None:
     rows = reader.table("rollouts").to_pylist()
     assert any(row["answer"] for row in rows), "the model boxes some answers"
     assert all(len(row["logprobs"]) == len(row["token_ids"]) for row in rows)
+    kinds = {line.kind for line in report.kinds if line.n}
+    assert kinds >= {"solve", "reflection"}
+    assert kinds & {"pointwise", "pairwise"}
+    mismatches = [u.sampler_mismatch["mean_abs_logprob"] for u in report.updates if u.loss_tokens]
+    assert all(0 < mismatch < 0.1 for mismatch in mismatches), "bfloat16 rounds differently, and no more"
 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -48,3 +57,49 @@ def test_a_round_of_smollm2(tmp_path: Path) -> None:
     assert adapter
     if any(update.optimizer_steps for update in report.updates):
         assert any(bool(p.abs().max() > 0) for p in adapter)
+
+
+@pytest.mark.vllm
+def test_greedy_outputs_of_both_engines_agree_also_after_an_update() -> None:
+    """In float32, where no two tokens are close enough for rounding to choose between them."""
+    import torch
+
+    from spark_kernel.models.policy import load_policy
+    from spark_kernel.models.settings import LoraSettings, ModelSettings
+    from spark_kernel.prompts.prompt import Prompt
+    from spark_kernel.records import Message
+    from spark_kernel.rollout.engine import Sampling
+    from spark_kernel.rollout.transformers_engine import TransformersEngine
+    from spark_kernel.rollout.vllm_engine import VllmEngine, VllmSettings
+
+    prompts = [
+        Prompt(f"task-{a}", (Message.of("user", f"What is {a} + {a + 3}? Say how, then give the number."),), (0,))
+        for a in range(2, 7)
+    ]
+    greedy = Sampling(24, temperature=0)
+    policy = load_policy(ModelSettings("smollm2-135m", dtype="float32", device="cpu", lora=LoraSettings(rank=8)))
+    ours = TransformersEngine(policy, batch_size=3)  # some prompts join a running batch
+    settings = VllmSettings("cpu", "float32", max_model_len=256, cache_bytes=2**28, adapter_only=False)
+    theirs = VllmEngine(policy.encoder, policy, settings)
+
+    def outputs(engine: TransformersEngine | VllmEngine) -> list[tuple[int, ...]]:
+        return [completion.token_ids for (completion,) in engine.sample(prompts, greedy)]
+
+    try:
+        before = outputs(ours)
+        assert outputs(theirs) == before
+        policy.begin_update()
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for name, parameter in policy.trainable:
+                if "lora_B" in name:
+                    parameter.add_(torch.randn_like(parameter) * 0.02)
+        policy.finish_update(1)
+        ours.sync(policy)
+        after = outputs(ours)
+        assert after != before
+        assert outputs(theirs) == before, "vLLM's weights are its own until the sync"
+        theirs.sync(policy)
+        assert outputs(theirs) == after
+    finally:
+        theirs.close()
