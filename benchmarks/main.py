@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -43,22 +44,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     scale = TOY if args.toy else CUDA if args.device == "cuda" else CPU
-    started = time.perf_counter()
-    rows = []
+    started, load = time.perf_counter(), os.getloadavg()[0]
+    record = describe(args.device, args.toy)
+    path = args.out / f"{record['date'].replace(':', '')}-{args.device}{'-toy' if args.toy else ''}.json"
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows, left = [], list(args.rows)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         bench = Bench(scale, args.device, Path(folder))
         for name in tqdm(args.rows, desc="benchmark", disable=None):
             rows += ROWS[name](bench)
-    record = describe(args.device, args.toy) | {
-        "seconds": round(time.perf_counter() - started, 1),
-        "rows": [row.to_json() for row in rows],
-    }
+            left.remove(name)
+            record |= {
+                "seconds": round(time.perf_counter() - started, 1),
+                "load": [round(load, 1), round(os.getloadavg()[0], 1)],
+                "not_reached": left,
+                "rows": [row.to_json() for row in rows],
+            }
+            # Written after every kind of row: what was measured stays when the run is stopped.
+            path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            (args.out / "README.md").write_text(overview(args.out), encoding="utf-8")
     print(table(record))
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{record['date'].replace(':', '')}-{args.device}{'-toy' if args.toy else ''}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (args.out / "README.md").write_text(overview(args.out), encoding="utf-8")
     print(f"\nrecorded in {path}")
     return 0
 
@@ -112,9 +118,21 @@ def overview(folder: Path) -> str:
             f"## {record['date']}, {record['device']}\n\n{record['cpu']['model']}, "
             f"{record['cpu']['usable_cores']} cores, {record['threads']} threads, "
             f"{record['memory_bytes'] / 2**30:.0f} GiB; Python {record['python']}, {versions}; "
-            f"commit {(record['commit'] or 'unknown')[:10]}; {record['seconds']:.0f} s in all.\n\n{table(record)}\n"
+            f"commit {(record['commit'] or 'unknown')[:10]}; {record['seconds']:.0f} s in all"
+            f"{_circumstances(record)}.\n\n{table(record)}\n"
         )
     return "\n".join(parts)
+
+
+def _circumstances(record: dict[str, Any]) -> str:
+    """What else a reader must know: other work on the machine, and rows that a stopped run did not reach."""
+    parts = []
+    if load := record.get("load"):
+        shared = ": other work ran beside it" if max(load) > 1.5 * record["cpu"]["usable_cores"] else ""
+        parts.append(f"; load average {load[0]} at the start and {load[1]} at the end{shared}")
+    if left := record.get("not_reached"):
+        parts.append(f"; stopped before {', '.join(left)}")
+    return "".join(parts)
 
 
 def _figure(value: float, row: dict[str, Any], name: str) -> str:

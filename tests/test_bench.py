@@ -10,6 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+VLLM_ROWS = ("our vLLM engine, solver", "our vLLM engine, judge", "weight sync, bytes", "weight sync, time")
+
+
+def vllm_works() -> bool:
+    from spark_kernel.errors import InputError
+    from spark_kernel.rollout.vllm_install import check_vllm
+
+    try:
+        check_vllm()
+    except InputError:
+        return False
+    return True
 
 
 def run_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,12 +39,20 @@ def test_every_row_runs_at_toy_size_and_is_recorded(tmp_path: Path) -> None:
     assert record["toy"] is True
     assert record["versions"]["trl"] == "1.16.0"
     names = [row["name"] for row in record["rows"]]
-    for kind in ("update, solver", "update, judge", "log-probability memory", "whole round", "sampling, judge"):
+    kinds = ("update, solver", "update, judge", "log-probability memory", "whole round", "sampling, judge")
+    for kind in (*kinds, *(VLLM_ROWS if vllm_works() else ("vLLM engine and weight sync",))):
         assert any(name.startswith(kind) for name in names), kind
     for row in record["rows"]:
+        if row["name"] == "vLLM engine and weight sync":
+            assert "vLLM" in row["left_out"]  # the sentence that says why, and how to get it
+            continue
         assert row["left_out"] == ""
         assert len(row["values"]) >= 2
         assert row["name"] in done.stdout
+    moved = {row["name"]: row["values"] for row in record["rows"]}.get("weight sync, bytes moved")
+    if moved:
+        assert moved["adapter alone"] < moved["adapter merged"] == moved["full weights"]
+    assert record["not_reached"] == []
     assert "update" not in (tmp_path / "README.md").read_text()  # toy runs are no results
 
 
@@ -60,3 +80,30 @@ def test_a_result_is_met_only_on_the_right_side_of_its_target() -> None:
     lines = table({"rows": [row.to_json() for row in rows]}).splitlines()[2:]
     assert [line.endswith(": met |") for line in lines] == [True, False, True, False]
     assert "trl is not installed" in lines[3]
+
+
+def test_results_say_what_else_ran_and_what_was_not_reached(tmp_path: Path) -> None:
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.main import overview
+
+    record = {
+        "date": "2026-01-02T03:04:05Z",
+        "toy": False,
+        "device": "cpu",
+        "cpu": {"model": "a processor", "usable_cores": 2},
+        "memory_bytes": 2**34,
+        "threads": 2,
+        "python": "3.11.7",
+        "versions": {"torch": "2.13.0"},
+        "commit": "0123456789abcdef",
+        "seconds": 12.0,
+        "rows": [],
+    }
+    (tmp_path / "one.json").write_text(json.dumps(record | {"load": [9.0, 8.5], "not_reached": ["round", "vllm"]}))
+    text = overview(tmp_path)
+    assert "load average 9.0 at the start and 8.5 at the end: other work ran beside it" in text
+    assert "stopped before round, vllm" in text
+    (tmp_path / "one.json").write_text(json.dumps(record | {"load": [0.3, 2.1], "not_reached": []}))
+    text = overview(tmp_path)
+    assert "other work" not in text
+    assert "stopped" not in text
