@@ -174,6 +174,20 @@ def test_reflect_with_the_starter_model_judges_and_verifies() -> None:
     assert workbench(*arguments).stdout.splitlines()[:-3] == asked.stdout.splitlines()[:-3]
 
 
+@pytest.mark.parametrize("method", ["vote", "weighted"])
+def test_reflect_chooses_among_samples(method: str) -> None:
+    asked = workbench("reflect", "--prompt", "17 + 25", "--method", method, "--samples", "3", "--gold", "42")
+    assert asked.returncode == 0, asked.stderr
+    lines = asked.stdout.splitlines()
+    samples = [line for line in lines if line.startswith("sample ")]
+    assert [line.split(":")[0] for line in samples] == ["sample 1", "sample 2", "sample 3"]
+    assert any("verdict" in line for line in samples) == (method != "vote")
+    final = next(line for line in lines if line.startswith("Final answer: "))
+    chosen = final.removeprefix("Final answer: ").split(",")[0]
+    assert any(line.split(": ", 1)[1].split(" ")[0].rstrip(",") == chosen for line in samples)
+    assert any(line.startswith("Final answer, by the verifier math: ") for line in lines)
+
+
 def test_reflect_takes_the_policy_of_a_run(finished: tuple[Path, str]) -> None:
     asked = workbench("reflect", "--model", finished[0], "--round", "2", "--prompt", "2 + 2", "--max_new_tokens", "4")
     assert asked.returncode == 0, asked.stderr

@@ -1,10 +1,11 @@
-"""`workbench reflect`: the test-time loop on one question, each step printed as it comes."""
+"""`workbench reflect`: one question at test time, by the loop or by one of the methods that stand beside it."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,22 +14,24 @@ import tyro
 
 from spark_kernel.errors import InputError
 from spark_kernel.keyed_random import content_hash
-from spark_kernel.records import ImageRef, Kind, Problem, View
+from spark_kernel.records import ImageRef, Problem, View
 from workbench.cli import OK
 from workbench.commands import quiet_transformers
 
 if TYPE_CHECKING:
     from spark_kernel.models.policy import Policy
-    from spark_kernel.test_time.steps import Attempt, Step
-
-NAMES = {Kind.SOLVE: "Answer", Kind.POINTWISE: "Judgement", Kind.REFLECTION: "Reflection"}
+    from spark_kernel.rollout.engine import RolloutEngine, Sampling
+    from spark_kernel.test_time.steps import Attempt, LoopSettings, Step
+    from spark_kernel.test_time.verdict_probability import Encode
 
 
 @dataclass(frozen=True)
 class ReflectArguments:
     """Answer a question, judge the answer, and where it is rejected reflect and answer again.
 
-    The model judges itself. Only with --gold does a verifier say besides whether an answer is right.
+    Or, with --method, sample several answers and choose one: the commonest (vote), the first that the model accepts
+    (best-of), or the one it believes in most (weighted). The model judges itself. Only with --gold does a verifier say
+    besides whether an answer is right.
     """
 
     prompt: Annotated[str, tyro.conf.arg(metavar="TEXT", help="The question.")]
@@ -46,6 +49,20 @@ class ReflectArguments:
     worked_examples: Annotated[
         bool, tyro.conf.arg(help="Show worked examples before every prompt; a run that trained with them has them on.")
     ] = False
+    method: Annotated[
+        Literal["loop", "vote", "best-of", "weighted"], tyro.conf.arg(help="How to come to the final answer.")
+    ] = "loop"
+    samples: Annotated[
+        int | None,
+        tyro.conf.arg(
+            metavar="N",
+            help="Answers to choose from; by default the loop runs first, and as many as its tokens pay for.",
+        ),
+    ] = None
+    same_answers: Annotated[
+        Literal["text", "mathematics"],
+        tyro.conf.arg(help="Which answers are the same in a vote: spelled alike, or also mathematically equal."),
+    ] = "text"
     reflections: Annotated[int, tyro.conf.arg(metavar="R", help="Most reflections.")] = 2
     view: Annotated[
         Literal["answer", "full"], tyro.conf.arg(help="What the judge sees: the final answer or the whole response.")
@@ -53,21 +70,24 @@ class ReflectArguments:
     max_new_tokens: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help="Longest output, in tokens; by default 512 or what fits.")
     ] = None
-    temperature: Annotated[float, tyro.conf.arg(metavar="FLOAT", help="0 takes the likeliest token each time.")] = 0.0
+    temperature: Annotated[
+        float | None,
+        tyro.conf.arg(metavar="FLOAT", help="0, the loop's default, takes the likeliest token; sampled answers: 1."),
+    ] = None
     seed: Annotated[int, tyro.conf.arg(metavar="INT", help="Seed of every draw.")] = 0
     device: Annotated[str, tyro.conf.arg(metavar="NAME", help="auto, cpu, cuda, cuda:N.")] = "auto"
 
 
 def reflect(arguments: Sequence[str]) -> int:
-    """Run the loop on one question."""
+    """Answer one question."""
     args = tyro.cli(ReflectArguments, prog="workbench reflect", args=arguments, use_underscores=True)
     problem = _problem(args)
     # After the cheap checks: these bring torch and transformers.
     from spark_kernel.prompts.examples import META
     from spark_kernel.rollout.engine import Sampling
     from spark_kernel.rollout.transformers_engine import TransformersEngine
-    from spark_kernel.test_time.loop import self_correct
-    from spark_kernel.test_time.steps import LoopSettings
+    from spark_kernel.test_time.loop import self_correct_live
+    from workbench.commands.reflect_output import ChainPrinter, print_outcome
 
     quiet_transformers()
     policy, trained_with_examples = _load(args)
@@ -77,50 +97,78 @@ def reflect(arguments: Sequence[str]) -> int:
     longest = args.max_new_tokens or min(512, context // 2)
     if longest >= context:
         raise InputError(f"--max_new_tokens {longest} is refused: the model's context has {context} tokens.")
-    sampling = Sampling(longest, args.temperature, max_prompt_tokens=context - longest)
-    settings = LoopSettings(sampling, sampling, sampling, reflections=args.reflections, judge_view=View(args.view))
+    greedy = Sampling(longest, args.temperature or 0.0, max_prompt_tokens=context - longest)
+    engine, encode = TransformersEngine(policy), policy.encoder.text_ids
+    if args.method != "loop":
+        return _choose(args, problem, engine, encode, greedy)
     started = time.perf_counter()
-    (attempt,) = self_correct(TransformersEngine(policy), [problem], settings, seed=args.seed, on_step=print_step)
+    attempt = self_correct_live(
+        engine, problem, _loop_settings(args, greedy), ChainPrinter(), seed=args.seed, encode=encode
+    )
     print_outcome(attempt, time.perf_counter() - started)
     if args.gold is not None:
-        _print_findings(attempt, problem)
+        _print_findings([("First", attempt, attempt.first), ("Final", attempt, attempt.final)], problem)
     return OK
 
 
-def print_step(step: Step) -> None:
-    """One step: what it is, what was written, and what was read out of it."""
-    about = "" if step.about is None else f" (about step {step.about + 1})"
-    if step.kind.judges:
-        read = f"verdict: {step.verdict}" if step.verdict else f"no verdict could be read ({step.parse})"
-    else:
-        read = f"answer: {step.answer}" if step.answer is not None else "no answer could be read"
-    cut = ", cut off at the limit" if step.completion.truncated else ""
-    print(f"--- step {step.index + 1}: {NAMES[step.kind]}{about}, {step.tokens} tokens{cut}")
-    print(step.text.strip())
-    print(f"[{read}]\n")
+def _choose(args: ReflectArguments, problem: Problem, engine: RolloutEngine, encode: Encode, greedy: Sampling) -> int:
+    """Sample answers and choose one."""
+    from spark_kernel.test_time.equality import label_by_mathematics, label_by_text
+    from spark_kernel.test_time.methods import Method, choose, spend_on
+    from spark_kernel.test_time.sampled import Sampler, answer_at_equal_cost
+    from spark_kernel.test_time.steps import Attempt, Stop
+    from spark_kernel.verify.pool import VerifierPool
+    from workbench.commands.reflect_output import print_choice, print_samples
+
+    method = Method(args.method)
+    warm = replace(greedy, temperature=1.0 if args.temperature is None else args.temperature)
+    sampler = Sampler(engine, _loop_settings(args, warm), args.seed, encode=encode)
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        label = label_by_text
+        if args.same_answers == "mathematics":
+            label = label_by_mathematics(stack.enter_context(VerifierPool(1, 10.0, 1.0)).score)
+        if args.samples is None:
+            found = answer_at_equal_cost(
+                sampler, [problem], _loop_settings(args, greedy), methods=[method], label=label
+            )
+            (sampled,), (labels,), spent = found.sampled, found.labels, found.spending[method]
+            (choice,) = found.choices[method]
+        else:
+            drawn = sampler.sample([problem], args.samples)
+            (sampled,) = sampler.judge([problem], drawn, args.samples) if method.judges else drawn
+            spent = spend_on(method, [sampled], sum(sampled.costs(method)))
+            (labels,) = label([[step.answer for step in sampled.answers]])
+            choice = choose(method, sampled, labels)
+    print_samples(sampled, labels, method, spent.samples[0])
+    chosen = sampled.answers[choice.index]
+    print_choice(chosen, choice, method, spent, time.perf_counter() - started, loop=args.samples is None)
+    if args.gold is not None:
+        alone = replace(chosen, index=0, final=True)
+        _print_findings([("Final", Attempt(problem.id, (alone,), Stop.UNJUDGED, ""), alone)], problem)
+    return OK
 
 
-def print_outcome(attempt: Attempt, seconds: float) -> None:
-    """How the loop ended, and what it cost."""
-    final = attempt.final
-    judged = any(step.kind.judges and step.about == final.index for step in attempt.steps)
-    print(f"Final answer: {final.answer if final.answer is not None else '(none)'}, from step {final.index + 1}.")
-    print(attempt.detail)
-    if not judged:
-        print("This answer was never judged.")
-    if final.first and len(attempt.steps) > 1 and attempt.stop in ("rejected", "no_answer"):
-        print("The loop fell back to the first answer.")
-    print(f"Self-judged, not verified. {len(attempt.steps)} steps, {attempt.tokens} tokens, {seconds:.1f} s.")
+def _loop_settings(args: ReflectArguments, sampling: Sampling) -> LoopSettings:
+    from spark_kernel.test_time.steps import LoopSettings
+
+    return LoopSettings(sampling, sampling, sampling, reflections=args.reflections, judge_view=View(args.view))
 
 
 def _problem(args: ReflectArguments) -> Problem:
     """The question as a problem; gold and verifier are checked before a model is loaded."""
     if not args.prompt.strip():
         raise InputError("--prompt is empty: ask something.")
-    if args.temperature < 0:
+    if args.temperature is not None and args.temperature < 0:
         raise InputError(f"--temperature {args.temperature} is refused: at least 0.")
     if args.max_new_tokens is not None and args.max_new_tokens < 1:
         raise InputError(f"--max_new_tokens {args.max_new_tokens} is refused: at least 1.")
+    if args.samples is not None and args.method == "loop":
+        raise InputError("--samples is for --method vote, best-of or weighted; the loop answers once.")
+    if args.samples is not None and args.samples < 1:
+        raise InputError(f"--samples {args.samples} is refused: at least 1.")
+    if args.temperature == 0 and args.method != "loop":
+        raise InputError(f"--method {args.method} needs --temperature above 0: else all samples are the same.")
     images = tuple(_image(path) for path in args.image)
     name = content_hash(args.prompt, *(image.sha256 for image in images))
     problem = Problem(f"prompt-{name}", args.prompt, args.gold or "", args.verifier, images)
@@ -169,15 +217,16 @@ def _load(args: ReflectArguments) -> tuple[Policy, bool]:
     return policy, config.problems.worked_examples
 
 
-def _print_findings(attempt: Attempt, problem: Problem) -> None:
-    """What the verifier says about the first and the final answer."""
+def _print_findings(steps: Sequence[tuple[str, Attempt, Step]], problem: Problem) -> None:
+    """What the verifier says about some answers of chains."""
     from spark_kernel.evaluate.chains import chain_groups
     from spark_kernel.verify.pool import VerifierPool
 
     with VerifierPool(1, 10.0, 1.0) as pool:
-        groups = chain_groups([attempt], {problem.id: problem}, pool.score, round=0, policy_version=0)
-    for label, step in (("First", attempt.first), ("Final", attempt.final)):
-        score = groups[step.index].rollouts[0].score
-        words = {True: "right", False: "wrong", None: "unknown"}
-        reason = f" ({score.reason})" if score and score.reason else ""
-        print(f"{label} answer, by the verifier {problem.verifier}: {words[score.correct if score else None]}{reason}")
+        for label, attempt, step in steps:
+            groups = chain_groups([attempt], {problem.id: problem}, pool.score, round=0, policy_version=0)
+            score = groups[step.index].rollouts[0].score
+            words = {True: "right", False: "wrong", None: "unknown"}
+            reason = f" ({score.reason})" if score and score.reason else ""
+            found = words[score.correct if score else None]
+            print(f"{label} answer, by the verifier {problem.verifier}: {found}{reason}")
