@@ -213,8 +213,8 @@ def hints(reader: RunReader) -> list[str]:
     found = [f"Run folder: {path}", f"Look closer:  {command} show {path} --round K"]
     if _has("jupyterlab"):
         found.append(f'In JupyterLab: {command} lab, and there: import workbench; workbench.open("{path}")')
-    if _has("workbench.app"):
-        found.append(f"In a browser:  {command} app {path}")
+    if _has("gradio"):
+        found.append(f"In a browser: {command} app --runs {path.parent}")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -26,8 +27,30 @@ TITLE = "SPARK workbench"
 LIVE, ROUNDS, SAMPLES, REWARDS, RUNS, ABOUT = "live", "rounds", "samples", "rewards", "runs", "about"
 OF_A_RUN = (ROUNDS, SAMPLES, REWARDS)
 FOLLOW_SECONDS = 5.0
+ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 READ_THEME = "() => document.body.classList.contains('dark') ? 'dark' : 'light'"
 SWITCH_THEME = "() => document.body.classList.toggle('dark') ? 'dark' : 'light'"
+
+
+class PageBlocks(gr.Blocks):
+    """Blocks that fetch nothing. Gradio would download a file that an input names by its address, for any component."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        """As Gradio does it, for inputs that name no address.
+
+        Raises:
+            gr.Error: one does.
+        """
+        waiting: list[Any] = [inputs]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict):
+                if ADDRESS.match(str(value.get("path") or "")):
+                    raise gr.Error("Upload the file: this page fetches nothing from an address.", print_exception=False)
+                waiting += value.values()
+            elif isinstance(value, list | tuple):
+                waiting += value
+        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +90,7 @@ class Parts:
 
 def build_page(context: AppContext) -> Page:
     """Put the page together. Nothing is read from a run before a browser asks for it."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(1800, 1800)) as blocks:
+    with PageBlocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(1800, 1800)) as blocks:
         parts = _lay_out(context)
         _wire(blocks, context, parts)
     # Room for every question that may wait; whoever comes later is told that the queue is full.

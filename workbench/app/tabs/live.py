@@ -128,6 +128,7 @@ def build_live(context: AppContext) -> LiveTab:
             )  # fmt: skip
             with gr.Accordion("Right answer, if you know it", open=False):
                 gold = gr.Textbox(
+                    value="",
                     label="Gold answer", max_length=limits.gold_chars, elem_id="sw-gold",
                     info="Without it nobody but the model itself says whether an answer is right.",
                 )  # fmt: skip

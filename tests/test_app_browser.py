@@ -1,0 +1,271 @@
+"""The app in a real browser: what a person does with it, in both themes and at both widths, and hostile text."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from spark_kernel.problems.arithmetic import ArithmeticSource
+from spark_kernel.prompts.build import solve_task
+from spark_kernel.records import Period
+from spark_kernel.runs.bundles import RoundRecords
+from spark_kernel.runs.writer import RunWriter
+from tests.helpers.app_server import PacedEngine, PacedModels, running_app, wait_until
+from tests.helpers.browser import new_page, screenshot, serious_violations
+from tests.helpers.recorded_runs import CONFIG, ENVIRONMENT, make_evaluation, make_round, sample_group, write_round
+from tests.test_app_live import HOSTILE
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+TABS = ("Live compare", "Rounds", "Samples", "Reward accuracy", "Runs", "About")
+OWN = ("#sw-answers", "#sw-title", "#sw-status", "#sw-samples", "#sw-detail", ".sw-phase", ".sw-about")
+"""What of the page is ours; the rest is Gradio's."""
+SAMPLES = 10_000
+
+
+def write_large_run(root: Path) -> None:
+    """One round of 2,500 groups with 4 outputs each."""
+    source = ArithmeticSource(seed=3)
+    problems = tuple(source.problem(index) for index in range(SAMPLES // 4))
+    groups = tuple(sample_group(solve_task(problem, seed=5, round=1), 1, 0) for problem in problems)
+    _, _, report = make_round(1)
+    writer = RunWriter.create(root / "large", CONFIG, ENVIRONMENT)
+    records = RoundRecords(1, problems, {Period.POLICY: groups, Period.REWARD: ()}, (), (), {})
+    writer.finish_round(records, report)
+    writer.close("finished")
+
+
+def write_hostile_run(root: Path) -> None:
+    """A run whose problems and outputs try to take over the page that shows them."""
+    records, _, report = make_round(1)
+    problems = tuple(
+        replace(problem, question=f"{HOSTILE} {{{{constructor}}}} ${{alert(6)}}") for problem in records.problems
+    )
+    groups = {
+        period: tuple(
+            replace(group, rollouts=tuple(replace(r, text=f"{HOSTILE} ${{window.taken = 1}}") for r in group.rollouts))
+            for group in found
+        )
+        for period, found in records.groups.items()
+    }
+    writer = RunWriter.create(root / "hostile", CONFIG, ENVIRONMENT)
+    writer.finish_round(replace(records, problems=problems, groups=groups), report)
+    writer.close("finished")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("place") / "runs"
+    write_large_run(root)
+    write_hostile_run(root)
+    writer = RunWriter.create(root / "mine", CONFIG, ENVIRONMENT)
+    for round in (1, 2, 3):
+        write_round(writer, round)
+    writer.write_evaluation(*make_evaluation(2))
+    writer.close("finished")
+    model = root.parent / "second-model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def models() -> PacedModels:
+    return PacedModels(PacedEngine(pause=0.03))
+
+
+@pytest.fixture(scope="module")
+def app(runs: Path, models: PacedModels):
+    with running_app(runs, models, names=[str(runs.parent / "second-model")]) as app:
+        yield app
+
+
+def opened(page, url: str):
+    page.goto(url)
+    page.wait_for_selector("#sw-ask", state="attached")
+    return page
+
+
+def choose(page, label: str, option: str) -> None:
+    page.get_by_label(label, exact=False).first.click()
+    page.get_by_role("option", name=option, exact=False).first.click()
+
+
+def open_tab(page, name: str) -> None:
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if tab.is_visible():
+        tab.click()
+    else:
+        page.locator(".overflow-menu > button").first.click()
+        page.locator(".overflow-dropdown button", has_text=name).click()
+
+
+def test_ask_and_watch_three_columns_stream(page, app) -> None:
+    opened(page, app.url)
+    page.evaluate(
+        """() => {
+            window.seen = [];
+            new MutationObserver(() => {
+                const columns = [...document.querySelectorAll('#sw-answers .sw-column')];
+                const filled = columns.map(column => column.querySelectorAll('.sw-card').length);
+                const now = JSON.stringify(filled);
+                if (filled.length && window.seen.at(-1) !== now) window.seen.push(now);
+            }).observe(document.querySelector('#sw-answers'), {childList: true, subtree: true, characterData: true});
+        }"""
+    )
+    page.click("#sw-ask")
+    page.wait_for_selector(".sw-outcome")
+    seen = [json.loads(step) for step in page.evaluate("window.seen")]
+    assert [1, 0, 0] in seen
+    assert [1, 1, 0] in seen
+    assert seen[-1] == [1, 2, 1]
+    text = page.inner_text("#sw-answers")
+    assert "self-judged, not verified" in text
+    assert "Final answer: 42" in text
+    assert "done" in page.inner_text("#sw-status")
+
+
+def test_stop_stops_generation_and_the_next_question_is_answered(page, app, models: PacedModels) -> None:
+    write, models.engine.write = models.engine.write, lambda *_: "word " * 1500
+    try:
+        opened(page, app.url)
+        before = models.engine.words
+        page.click("#sw-ask")
+        assert wait_until(lambda: models.engine.words > before + 5)
+        page.click("#sw-stop")
+        page.wait_for_selector(".sw-state-stopped")
+        assert not models.engine.running.is_set()
+        assert models.engine.words < before + 1400
+    finally:
+        models.engine.write = write
+    page.click("#sw-ask")
+    page.wait_for_selector(".sw-outcome")
+
+
+def test_compare_two_models(page, app) -> None:
+    opened(page, app.url)
+    choose(page, "Model B", "builtin:starter")
+    page.click("#sw-ask")
+    page.wait_for_function("document.querySelectorAll('.sw-outcome').length === 2")
+    heads = page.locator(".sw-chain h2").all_inner_texts()
+    assert heads[0].startswith("A: ")
+    assert heads[0].endswith("second-model")
+    assert heads[1] == "B: builtin:starter"
+
+
+def test_filter_and_search_ten_thousand_samples(page, app) -> None:
+    opened(page, f"{app.url}?run=large&round=1&tab=samples")
+    page.wait_for_function("document.querySelector('#sw-summary')?.innerText.includes('of 10000')")
+    started = time.perf_counter()
+    choose(page, "Verifier says", "wrong")
+    page.wait_for_function("/of [1-9]\\d{0,3} \\(10000 in all/.test(document.querySelector('#sw-summary').innerText)")
+    wrong = time.perf_counter() - started
+    milliseconds = page.evaluate(
+        """async () => {
+            const summary = document.querySelector('#sw-summary'), before = summary.innerText;
+            const box = document.querySelector('#sw-search textarea, #sw-search input');
+            const changed = new Promise(done => new MutationObserver((_, watch) => {
+                if (summary.innerText !== before) { watch.disconnect(); done(performance.now()); }
+            }).observe(summary, {childList: true, subtree: true, characterData: true}));
+            const start = performance.now();
+            box.value = 'cannot'; box.dispatchEvent(new Event('input', {bubbles: true}));
+            return await changed - start;
+        }"""
+    )
+    print(f"filter with the menu {1000 * wrong:.0f} ms, search {milliseconds:.0f} ms until the table stands")
+    rows = page.locator("#sw-samples tbody tr")
+    assert 0 < rows.count() <= 50
+    assert set(page.locator("#sw-samples tbody tr td:nth-child(5)").all_inner_texts()) == {"wrong"}
+
+
+def test_a_link_opens_a_sample_keys_go_on_and_the_rows_can_be_exported(page, app, runs: Path) -> None:
+    from spark_kernel.runs.reader import RunReader
+
+    ids = RunReader(runs / "mine").table("rollouts", [2])["id"].to_pylist()
+    opened(page, f"{app.url}?run=mine&round=2&sample={ids[1].replace('#', '%23')}")
+    page.wait_for_selector(".sw-detail")
+    assert ids[1] in page.inner_text(".sw-detail")
+    assert page.locator("#sw-samples tr.sw-selected").get_attribute("data-id") == ids[1]
+    page.keyboard.press("j")
+    page.wait_for_function("id => document.querySelector('.sw-detail').innerText.includes(id)", arg=ids[2])
+    page.wait_for_function("id => new URLSearchParams(location.search).get('sample') === id", arg=ids[2])
+    page.keyboard.press("k")
+    page.wait_for_function("id => document.querySelector('.sw-detail').innerText.includes(id)", arg=ids[1])
+    page.keyboard.press("n")
+    page.wait_for_function("id => !document.querySelector('.sw-detail').innerText.includes(id)", arg=ids[1])
+    page.locator("#sw-search textarea, #sw-search input").fill("j")  # a key in a field is text
+    with page.expect_download() as got:
+        page.click("#sw-export")
+    lines = Path(got.value.path()).read_text().splitlines()
+    assert lines[0].startswith("round,period,id")
+    assert len(lines) > 2
+
+
+def test_a_link_that_leads_nowhere_says_so(page, app) -> None:
+    opened(page, f"{app.url}?run=..%2Fsecret&sample=x")
+    page.get_by_text("The link names a run that is not here").first.wait_for()
+
+
+def test_hostile_text_in_a_run_does_nothing(page, app) -> None:
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: asked.append(dialog.message) or dialog.dismiss())
+    page.on("request", lambda request: asked.append(request.url) if "evil" in request.url else None)
+    opened(page, f"{app.url}?run=hostile&round=1&tab=samples")
+    page.locator("#sw-samples tr[data-id]").first.click()
+    page.wait_for_selector(".sw-detail")
+    for tab in ("Rounds", "Samples"):
+        open_tab(page, tab)
+        page.wait_for_timeout(500)
+    assert "alert(6)" in page.inner_text("#sw-samples")  # shown as text
+    assert page.evaluate("window.taken") is None
+    own = "#sw-samples, #sw-detail, .sw-phase"
+    bad = "script, iframe, img:not([src^='data:']), [onerror], [onclick], [onload], a[href^='javascript']"
+    assert (
+        page.evaluate(
+            "([own, bad]) => [...document.querySelectorAll(own)].flatMap(e => [...e.querySelectorAll(bad)]).length",
+            [own, bad],
+        )
+        == 0
+    )
+    assert asked == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)])
+def test_every_tab_in_both_themes_and_widths_fits_and_is_accessible(chromium, app, scheme: str, width: int) -> None:
+    page = new_page(chromium, scheme=scheme, width=width)  # type: ignore[arg-type]
+    opened(page, f"{app.url}?run=mine&round=2&tab=live")
+    page.click("#sw-ask")
+    page.wait_for_selector(".sw-outcome")
+    assert page.evaluate("document.body.classList.contains('dark')") is (scheme == "dark")
+    for name in TABS:
+        open_tab(page, name)
+        ready = {"Rounds": ".sw-phase table", "Samples": "#sw-samples tr[data-id]", "About": ".sw-about"}.get(name)
+        if ready:
+            page.wait_for_selector(ready)
+        if name == "Samples":
+            page.locator("#sw-samples tr[data-id]").first.click()
+            page.wait_for_selector(".sw-detail")
+        page.wait_for_timeout(300)
+        screenshot(page, f"app-{name.split()[0].lower()}-{scheme}-{width}")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        for selector in OWN:
+            if page.locator(selector).count() and page.locator(selector).first.is_visible():
+                assert serious_violations(page, selector) == [], (name, selector)
+    page.context.close()
+
+
+def test_the_page_follows_a_run_that_is_being_written(page, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    writer = RunWriter.create(root / "growing", CONFIG, ENVIRONMENT)
+    write_round(writer, 1)
+    with running_app(root) as app:
+        opened(page, f"{app.url}?run=growing")
+        page.get_by_text("The page follows it").wait_for()
+        write_round(writer, 2)
+        page.wait_for_function("document.querySelector('#sw-round input[type=range]').max === '2'")
+        page.wait_for_function("document.querySelector('.sw-phase').innerText.includes('round 2')")
+        writer.close("finished")
+        page.get_by_text("finished").first.wait_for()
