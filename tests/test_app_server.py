@@ -156,11 +156,11 @@ def test_an_upload_above_the_bound_is_refused_and_not_kept(http: httpx.Client) -
 
 
 def test_names_of_runs_lead_nowhere_else_over_http(http: httpx.Client) -> None:
-    found = private(http, "refill", ["samples", "mine", 1, "light", *FILTERS])
+    found = private(http, "refill", ["samples", "mine", 1, "light", *FILTERS, ""])
     assert found.status_code == 200
     assert "1 to" in found.text
     for name in ("../secret", "/etc", "mine/../../secret", "..", 7, None, ["mine"], {"a": 1}):
-        answer = private(http, "refill", ["samples", name, 1, "light", *FILTERS])
+        answer = private(http, "refill", ["samples", name, 1, "light", *FILTERS, ""])
         assert "created" not in answer.text
         assert str(Path.home()) not in answer.text
 
@@ -168,7 +168,7 @@ def test_names_of_runs_lead_nowhere_else_over_http(http: httpx.Client) -> None:
 def test_nothing_that_the_page_calls_trains_or_writes(http: httpx.Client, runs: Path) -> None:
     """Every event of the page is called with plausible values: the runs stay as they are, to the last byte and time."""
     before, here = listing(runs), listing(Path("workbench"))
-    place = ["samples", "mine", 2, "light", *FILTERS]
+    place = ["samples", "mine", 2, "light", *FILTERS, ""]
     calls = {
         "refill": place, "switch": place, "follow": place, "opened": ["light"], "turn": ["mine", 2, *FILTERS, 0],
         "jump": ["mine", 2, *FILTERS, ""], "make_csv": ["mine", 2, *FILTERS],

@@ -131,7 +131,7 @@ def _lay_out(context: AppContext) -> Parts:
             about = gr.HTML("", js_on_load=None)
     parts = Parts(bar, tabs, live, rounds, samples, rewards, runs, about)
     refill = _refiller(context, parts)
-    inputs = [active, run, round, theme, *samples.filters]
+    inputs = [active, run, round, theme, *samples.filters, samples.picked]
     outputs = _outputs(parts)
     quiet: dict[str, Any] = {
         "queue": False, "show_progress": "hidden", "api_visibility": "private", "preprocess": False,
@@ -228,8 +228,9 @@ def _opener(context: AppContext, parts: Parts) -> Any:
                 parts.bar.state: gr.update(value=_no_run(context), visible=True),
             }
         if run not in names:
-            gr.Warning("The link names a run that is not here.")
-            run, asked = (names[0] if names else None), {}
+            # Not a toast: Gradio has those for events of its queue only.
+            out[parts.bar.state] = _warning("The link names a run that is not here.")
+            run, asked = (names[0] if names else None), {"tab": asked.get("tab", LIVE)}
         if run is None:
             return out
         out[parts.bar.run] = gr.update(choices=names, value=run)
@@ -240,7 +241,7 @@ def _opener(context: AppContext, parts: Parts) -> Any:
             active = asked["tab"]
         out |= {parts.bar.active: active, parts.tabs: gr.update(selected=active)}
         if "sample" not in asked:
-            return out | _fill(context, parts, active, run, round, out[parts.bar.theme], None)
+            return _fill(context, parts, active, run, round, out[parts.bar.theme], None) | out
         query = SampleQuery(round, HELD_OUT if asked.get("held_out") == "1" else THIS_ROUND)
         values = (query.scope, str(Preset.ALL), ANY, ANY, "")
         out |= dict(zip(parts.samples.filters, values, strict=True))
@@ -248,8 +249,8 @@ def _opener(context: AppContext, parts: Parts) -> Any:
         try:
             return out | fill_sample(parts.samples, context, run, query, asked["sample"])
         except SparkError as error:
-            gr.Warning(context.sentence(error))
-            return out | _fill(context, parts, active, run, round, out[parts.bar.theme], None)
+            filled = _fill(context, parts, active, run, round, out[parts.bar.theme], None)
+            return out | filled | {parts.bar.state: _warning(context.sentence(error))}
 
     return context.told(opened)
 
@@ -266,6 +267,10 @@ def _bar(context: AppContext, parts: Parts, run: str, round: Any) -> tuple[int, 
         parts.bar.round: gr.update(minimum=first, maximum=max(high, first + 1), value=chosen),
         parts.bar.timer: gr.Timer(active=view.snapshot().state == "running"),
     }
+
+
+def _warning(sentence: str) -> Any:
+    return gr.update(value=paragraph(sentence, "warning"), visible=True)
 
 
 def _state(context: AppContext, run: str, shown: bool) -> Any:
@@ -300,8 +305,9 @@ def _fill(
     rounds = view.rounds()
     chosen = int(round) if isinstance(round, int | float) and not isinstance(round, bool) else None
     if active == SAMPLES:
-        query = make_query(chosen or 0, *filters) if filters else SampleQuery(chosen or 0)
-        return out | fill_table(parts.samples, context, run, query)
+        *chosen_filters, picked = filters or ("",)
+        query = make_query(chosen or 0, *chosen_filters) if chosen_filters else SampleQuery(chosen or 0)
+        return out | fill_table(parts.samples, context, run, query, keep=str(picked or ""))
     if chosen not in rounds and not (active == REWARDS and chosen in view.evaluations()):
         chosen = rounds[0] if rounds else None
     fill = fill_rounds if active == ROUNDS else fill_rewards

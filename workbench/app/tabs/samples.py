@@ -133,8 +133,7 @@ def build_samples(context: AppContext, run: gr.Dropdown, round: gr.Slider) -> Sa
         view = context.catalog.open_run(str(run))
         found = context.samples.next_disagreement(view, query, str(picked or ""))
         if found is None:
-            gr.Info("No further sample here on which judge and verifier disagree.")
-            return {}
+            return {tab.summary: paragraph("There is no further sample here on which judge and verifier disagree.")}
         return fill_sample(tab, context, run, query, found)
 
     jumped = disagree.click(context.told(jump), [*place, picked], [*tab.outputs, detail, picked, link], **silent)
@@ -161,10 +160,15 @@ def make_query(round: Any, scope: Any, preset: Any, kind: Any, finding: Any, tex
     return SampleQuery(int(round), str(scope), str(preset), str(kind), str(finding), str(text or ""))
 
 
-def fill_table(tab: SamplesTab, context: AppContext, run: Any, query: SampleQuery, number: int = 0) -> dict[Any, Any]:
-    """A page of the table."""
-    page = context.samples.page(context.catalog.open_run(str(run)), query, number)
-    return _table_updates(tab, page, "")
+def fill_table(
+    tab: SamplesTab, context: AppContext, run: Any, query: SampleQuery, number: int = 0, keep: str = ""
+) -> dict[Any, Any]:
+    """A page of the table: the one that holds the sample `keep`, where it is among the rows, else the one asked for."""
+    view = context.catalog.open_run(str(run))
+    page = context.samples.page_of(view, query, keep) if keep else None
+    if page is not None:
+        return _table_updates(tab, page, keep)
+    return _table_updates(tab, context.samples.page(view, query, number), "")
 
 
 def fill_sample(tab: SamplesTab, context: AppContext, run: Any, query: SampleQuery, sample: str) -> dict[Any, Any]:
