@@ -48,6 +48,7 @@ from spark_kernel.run_history import RunHistory
 from spark_kernel.runs.bundles import EvaluationRecords, PhaseRecords, RoundRecords
 from spark_kernel.runs.checkpoints import checkpoint_name
 from spark_kernel.runs.codec import dumps, to_json
+from spark_kernel.runs.layout import CHECKPOINTS
 from spark_kernel.runs.writer import RunWriter
 from spark_kernel.verify.score_groups import score_groups
 
@@ -236,13 +237,10 @@ class Trainer:
         planned = {} if preflight is None else {"memory": preflight.line}
         self._emit("run_started", data={"rounds": last, "completed": self.state.completed, **planned})
         try:
-            if self.state.completed < last:
-                self._evaluate_if_due(last)
+            self._finish_round(last)  # a kill may have come between the round and what follows it
             while self.state.completed < last:
                 reports.append(self.round())
-                self._evaluate_if_due(last)
-                if self._checkpoint_due(last):
-                    self.checkpoint()
+                self._finish_round(last)
         except Stopped:
             self.stopped = True
             self.checkpoint()
@@ -462,15 +460,17 @@ class Trainer:
     def _new_problems(self, stage: Stage) -> tuple[Problem, ...]:
         return self.state.flight.problems if stage.period is Period.POLICY else ()
 
-    def _evaluate_if_due(self, last: int) -> None:
-        every = self.config.evaluation.every
+    def _finish_round(self, last: int) -> None:
+        """Between two rounds: the evaluation and the checkpoint that are due here and not on disk yet."""
         completed = self.state.completed
-        due = every and (completed % every == 0 or completed == last)
-        if due and not self.state.flight.stage and completed not in self.writer.evaluations():
+        if self.state.flight.stage or self.parts.learner.progress is not None:
+            return
+        every = self.config.evaluation.every
+        if every and (completed % every == 0 or completed == last) and completed not in self.writer.evaluations():
             self.evaluate()
-
-    def _checkpoint_due(self, last: int) -> bool:
-        return self.state.completed % self.config.checkpoint.every == 0 or self.state.completed == last
+        due = completed and (completed % self.config.checkpoint.every == 0 or completed == last)
+        if due and not (self.writer.path / CHECKPOINTS / checkpoint_name(completed)).exists():
+            self.checkpoint()
 
     def _emit(self, name: str, **fields: Any) -> None:
         if self._quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -185,6 +186,26 @@ def test_a_fork_goes_on_from_its_round(base: Path, finished: Path, tmp_path: Pat
         fork_run(finished, 3, tmp_path / "third", {"seed": 5})
     with pytest.raises(InputError, match="rounds 0 to 4"):
         fork_run(finished, 7, tmp_path / "third")
+
+
+@pytest.mark.slow
+def test_what_a_kill_left_undone_after_the_last_round_is_done_on_resume(
+    base: Path, finished: Path, tmp_path: Path
+) -> None:
+    """All rounds are on disk, but not yet the evaluation and the checkpoint that follow the last one."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "evaluations" / "000004")
+    shutil.rmtree(run / "checkpoints" / "000004")
+    with resume_run(run) as trainer:
+        assert trainer.train() == []
+    assert fingerprint(run) == fingerprint(finished)
+    assert RunReader(run).evaluations == [0, 4]
+    with resume_run(run) as trainer:  # and not once more
+        before = len(list(RunReader(run).events()))
+        trainer.train()
+        later = [event["event"] for event in list(RunReader(run).events())[before:]]
+    assert later == ["run_started", "run_finished"]
 
 
 @pytest.mark.slow
