@@ -16,6 +16,7 @@ from tests.helpers.runs import fingerprint, tiny_config
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
+PHASES = ("roll_out", "verify", "recycle", "update")
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +40,31 @@ def killed(base: Path, out: Path, where: str, count: int) -> bool:
     return done.returncode != 0
 
 
-@pytest.mark.parametrize("where", ["fsync", "event"])
-def test_killed_several_times_and_resumed(
-    base: Path, uninterrupted: dict[str, object], tmp_path: Path, where: str
-) -> None:
-    """One run, killed again and again wherever it has got to, each time in a fresh process."""
-    points = random.Random(where)
-    kills = 0
-    for _ in range(4):
-        kills += killed(base, tmp_path / "run", where, points.randint(15, 70))
-    assert kills == 4
-    with resume_run(tmp_path / "run") as trainer:
+def killed_and_resumed(base: Path, run: Path, points: list[tuple[str, int]]) -> dict[str, object]:
+    """One run, killed at each point in turn, each time in a fresh process; what it is when it has been resumed."""
+    for where, count in points:
+        assert killed(base, run, where, count), f"{where} {count} never came"
+    with resume_run(run) as trainer:
         trainer.train()
-    assert fingerprint(tmp_path / "run") == uninterrupted
+    return fingerprint(run)
 
 
-@pytest.mark.parametrize("count", [95, 101, 107, 113])
-def test_killed_while_writing_around_a_checkpoint(
-    base: Path, uninterrupted: dict[str, object], tmp_path: Path, count: int
-) -> None:
-    assert killed(base, tmp_path / "run", "fsync", count)
-    with resume_run(tmp_path / "run") as trainer:
-        trainer.train()
-    assert fingerprint(tmp_path / "run") == uninterrupted
+def test_killed_at_random_writes(base: Path, uninterrupted: dict[str, object], tmp_path: Path) -> None:
+    points = random.Random("writes")
+    drawn = [("fsync", points.randint(15, 70)) for _ in range(4)]
+    assert killed_and_resumed(base, tmp_path / "run", drawn) == uninterrupted
+
+
+def test_killed_at_a_random_point_of_every_phase(base: Path, uninterrupted: dict[str, object], tmp_path: Path) -> None:
+    """Recycling is one piece of work, killed at its start; the other phases at their start or in their midst."""
+    points = random.Random("phases")
+    phases = [f"{period}/{phase}" for period in ("policy", "reward") for phase in PHASES]
+    places = ["evaluate@0", *phases, "evaluate@4"]
+    drawn = [(where, 1 if where.endswith("recycle") else points.randint(1, 3)) for where in places]
+    assert killed_and_resumed(base, tmp_path / "run", drawn) == uninterrupted
+
+
+def test_killed_while_a_checkpoint_is_written(base: Path, uninterrupted: dict[str, object], tmp_path: Path) -> None:
+    """Before its first file is safe, in its midst, and when no round is left: the resumed run writes it after all."""
+    drawn = [("checkpoint@2", 1), ("checkpoint@2", 6), ("checkpoint@4", 3)]
+    assert killed_and_resumed(base, tmp_path / "run", drawn) == uninterrupted

@@ -1,9 +1,14 @@
 """A process that trains a tiny run and kills itself with SIGKILL at a chosen write or event. Run as a module.
 
-    python -m tests.helpers.kill_target BASE OUT fsync|event COUNT
+    python -m tests.helpers.kill_target BASE OUT WHERE COUNT
 
-"fsync": just before the count-th fsync, so also in the middle of writing a checkpoint, a round or a phase.
-"event": at the count-th event, so in every phase, between micro-batches included.
+WHERE and what COUNT counts:
+    fsync            fsyncs of the whole process, so also those in the middle of writing a round or a phase.
+    checkpoint@K     fsyncs while the checkpoint after round K is written.
+    evaluate@K       events of the held-out evaluation after round K.
+    PERIOD/PHASE     events of a phase (its start is the first; then its progress, as between micro-batches).
+
+The kill comes just before the fsync, or in the listener that the event is given to.
 """
 
 from __future__ import annotations
@@ -14,7 +19,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from spark_kernel.events import Event
 from spark_kernel.lifecycle import resume_run, start_run
+from spark_kernel.runs.writer import RunWriter
 from tests.helpers.runs import tiny_config
 
 
@@ -32,18 +39,30 @@ class Bomb:
 
 def main(base: str, out: str, where: str, count: str) -> None:
     bomb = Bomb(int(count))
-    fsync = os.fsync
+    where, _, at = where.partition("@")
+    armed = where == "fsync"
+    fsync, write_checkpoint = os.fsync, RunWriter.write_checkpoint
 
     def counted_fsync(descriptor: Any) -> None:
-        bomb.tick()
+        if armed:
+            bomb.tick()
         fsync(descriptor)
 
-    if where == "fsync":
-        os.fsync = counted_fsync
+    def listen(event: Event) -> None:
+        phase = event.phase or ""
+        if at in ("", str(event.round)) and where in (f"{event.period}/{phase}", phase.partition(" ")[0]):
+            bomb.tick()
+
+    def armed_write(writer: RunWriter, name: str, *args: Any, **kwargs: Any) -> Path:
+        nonlocal armed
+        armed = armed or (where == "checkpoint" and int(name) == int(at))
+        return write_checkpoint(writer, name, *args, **kwargs)
+
+    os.fsync = counted_fsync
+    RunWriter.write_checkpoint = armed_write  # type: ignore[method-assign]
     exists = (Path(out) / "run.json").exists()
     trainer = resume_run(out) if exists else start_run(tiny_config(Path(base)), out)
-    if where == "event":
-        trainer.listeners.append(lambda _event: bomb.tick())
+    trainer.listeners.append(listen)
     with trainer:
         trainer.train()
 
