@@ -91,14 +91,16 @@ def describe(device: str, toy: bool) -> dict[str, Any]:
 
 def table(record: dict[str, Any]) -> str:
     """A record's rows as Markdown."""
-    lines = ["| work | ours | peer | ratio | target |", "| --- | --- | --- | --- | --- |"]
+    heads = ["work", "ours", "peer", "ratio", "target", *EXTRA]
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for row in record["rows"]:
         if row["left_out"]:
-            lines.append(f"| {row['name']} | left out: {row['left_out']} | | | |")
+            lines.append(f"| {row['name']} | left out: {row['left_out']} |{' |' * (len(heads) - 2)}")
             continue
         ours, *others = row["values"].items()
         peers = "; ".join(f"{name} {_figure(value, row, name)}" for name, value in others)
-        lines.append(f"| {row['name']} | {_figure(ours[1], row, ours[0])} | {peers} | {_ratio(row)} | {_target(row)} |")
+        cells = [row["name"], _figure(ours[1], row, ours[0]), peers, _ratio(row), _target(row)]
+        lines.append(f"| {' | '.join([*cells, *(show(row) for show in EXTRA.values())])} |")
     return "\n".join(lines)
 
 
@@ -133,6 +135,25 @@ def _circumstances(record: dict[str, Any]) -> str:
     if left := record.get("not_reached"):
         parts.append(f"; stopped before {', '.join(left)}")
     return "".join(parts)
+
+
+def _tokens_per_second(row: dict[str, Any]) -> str:
+    found = row.get("tokens_per_second")
+    return "" if found is None else f"{found:,}"
+
+
+def _utilisation(row: dict[str, Any]) -> str:
+    found = row.get("flops_utilisation")
+    return "" if found is None else f"{100 * found:.0f} %"
+
+
+def _peak_memory(row: dict[str, Any]) -> str:
+    return "; ".join(f"{name} {mib:,} MiB" for name, mib in (row.get("peak_mib") or {}).items())
+
+
+EXTRA = {"tokens/s": _tokens_per_second, "FLOPs utilisation": _utilisation, "peak memory": _peak_memory}
+"""Columns about our own work: tokens computed a second, and model FLOPs over the machine's matrix rate; on a GPU also
+memory, above what was held before."""
 
 
 def _figure(value: float, row: dict[str, Any], name: str) -> str:

@@ -73,9 +73,10 @@ def trl_inputs(trainer: Any, prompt_ids: list[list[int]], groups: list[Group], d
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def trl_update(trainer: Any, batch: dict[str, Tensor], micro_batch: int) -> float:
-    """One optimizer step as the trainer takes it: its loss, backward, clip, step. The loss."""
+def trl_update(trainer: Any, batch: dict[str, Tensor], micro_batch: int) -> tuple[float, float]:
+    """One optimizer step as the trainer takes it: its loss, backward, clip, step. The loss and the gradient's norm."""
     trainer.model.train()
+    trainer.optimizer.zero_grad(set_to_none=True)  # what a pass that ran out of memory may have left
     total = 0.0
     size = len(batch["advantages"])
     for start in range(0, size, micro_batch):
@@ -84,10 +85,10 @@ def trl_update(trainer: Any, batch: dict[str, Tensor], micro_batch: int) -> floa
             loss = trainer._compute_loss(trainer.model, part)
         loss.backward()
         total += float(loss.detach())
-    torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+    norm = torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
     trainer.optimizer.step()
     trainer.optimizer.zero_grad(set_to_none=True)
-    return total
+    return total, float(norm)
 
 
 def trl_step(trainer: Any, prompts: list[str], samples: int, micro_batch: int) -> int:

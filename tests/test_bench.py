@@ -47,6 +47,11 @@ def test_every_row_runs_at_toy_size_and_is_recorded(tmp_path: Path) -> None:
             assert "vLLM" in row["left_out"]  # the sentence that says why, and how to get it
             continue
         assert row["left_out"] == ""
+        if row["name"].startswith("update"):
+            assert 0 < row["flops_utilisation"] < 1
+        if row["name"].startswith(kinds) and row["unit"] == "s":
+            assert row["tokens_per_second"] > 0
+        assert row["peak_mib"] == {}  # of a GPU
         assert len(row["values"]) >= 2
         assert row["name"] in done.stdout
     moved = {row["name"]: row["values"] for row in record["rows"]}.get("weight sync, bytes moved")
@@ -78,7 +83,7 @@ def test_a_result_is_met_only_on_the_right_side_of_its_target() -> None:
         Row("absent", left_out="trl is not installed"),
     ]
     lines = table({"rows": [row.to_json() for row in rows]}).splitlines()[2:]
-    assert [line.endswith(": met |") for line in lines] == [True, False, True, False]
+    assert [": met |" in line for line in lines] == [True, False, True, False]
     assert "trl is not installed" in lines[3]
 
 
@@ -107,3 +112,21 @@ def test_results_say_what_else_ran_and_what_was_not_reached(tmp_path: Path) -> N
     text = overview(tmp_path)
     assert "other work" not in text
     assert "stopped" not in text
+
+
+def test_a_gpus_columns_are_filled_from_the_row() -> None:
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.main import table
+    from benchmarks.measuring import Timing, timed_row
+
+    timings = {
+        "ours": Timing("ours", (0.5, 0.25, 1.0), 3 << 30),
+        "TRL": Timing("TRL", (4.0, 2.0, 1.0), 9 << 30),
+        "TRL, all rows": Timing("TRL, all rows", (8.0,)),
+    }
+    row = timed_row("update", timings, target=3.0, tokens=1000, flops_utilisation=0.4213)
+    assert (row.ratio, row.tokens_per_second) == (4.0, 2000)
+    head, _, line = table({"rows": [row.to_json()]}).splitlines()
+    assert head.endswith("| target | tokens/s | FLOPs utilisation | peak memory |")
+    assert line.endswith("| at least 3: met | 2,000 | 42 % | ours 3,072 MiB; TRL 9,216 MiB |")
+    assert line.count("|") == head.count("|")
