@@ -8,6 +8,10 @@ from collections.abc import Callable
 class SparkError(Exception):
     """Base of every error that is meant to be read by a person; the command line shows it without a stack trace."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in a notebook: the sentence alone (`%tb` shows the same; `__traceback__` is untouched)."""
+        return [f"{type(self).__name__}: {' '.join(str(self).split())}"]
+
 
 class InputError(SparkError):
     """Bad input: a configuration value, problem file, model folder or argument. Exit code 2."""

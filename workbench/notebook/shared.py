@@ -115,6 +115,7 @@ class DataPanel(Panel):
         self._shown: object = None
         super().__init__(*([shared.bar()] if bar else []), self.message, *children)
         self._behind = False
+        self._failed = False
         self._hidden = False
         self._alone = False
         shared.on_select(self._catch_up)
@@ -127,10 +128,10 @@ class DataPanel(Panel):
                 self.reload()
 
     def refresh(self, _: DriverState, seen: Seen) -> None:
-        """Show the run again if anything on disk has changed."""
+        """Show the run again if anything on disk has changed, or it could not be read the last time."""
         with self.shared.lock:
             self.shared.see(seen)
-            if self._shown != (seen.run, seen.stamp, seen.problem):
+            if self._failed or self._shown != (seen.run, seen.stamp, seen.problem):
                 self._shown = (seen.run, seen.stamp, seen.problem)
                 self._catch_up()
 
@@ -148,7 +149,7 @@ class DataPanel(Panel):
     def reload(self) -> None:
         """Show what is selected."""
         with self.shared.lock:
-            self._behind = False
+            self._behind = self._failed = False
             if self.shared.view is None:
                 self.say(self.shared.problem or NOTHING_YET, error=bool(self.shared.problem))
                 return
@@ -156,6 +157,7 @@ class DataPanel(Panel):
                 self.say("")
                 self.show(self.shared.view)
             except (SparkError, OSError) as error:
+                self._failed = True
                 self.say(" ".join(str(error).split()), error=True)
 
     def say(self, text: str, *, error: bool = False) -> None:

@@ -14,6 +14,7 @@ import ipywidgets as widgets
 
 from spark_kernel.config import RunConfig, load_config
 from spark_kernel.errors import InputError, SparkError
+from spark_kernel.interrupt import stops_on_signals
 from workbench.notebook.compare import Compare
 from workbench.notebook.configuration import Configuration
 from workbench.notebook.controls import Controls
@@ -194,6 +195,9 @@ class Workbench:
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.widget._repr_mimebundle_(**kwargs)
 
+    def _stop(self) -> None:
+        self._driver.stop()
+
     def _finish(self, refusal: str | None) -> None:
         """Wait for what was asked for.
 
@@ -203,10 +207,11 @@ class Workbench:
         if refusal is not None:
             raise InputError(refusal)
         try:
-            state = self._driver.wait(lambda now: now.mode not in BUSY)
+            with stops_on_signals(self._stop):
+                state = self._driver.wait(lambda now: now.mode not in BUSY)
         except KeyboardInterrupt:
-            self._driver.stop()
-            state = self._driver.wait(lambda now: now.mode not in BUSY)
+            print("The worker goes on stopping in the background; the controls say when it is done.")
+            return
         self._refresher.refresh_now()
         if state.failed:
             raise SparkError(state.message)
