@@ -16,6 +16,8 @@ from workbench.views import Line, RoundSeries, RunView
 
 EMPTY = RoundSeries("", (), 0, "", (), (), (), (), (), Line(("round",), (), {}), ())
 """A series of no rounds: the figures are there before a run has any."""
+COLUMNS = "repeat(auto-fit, minmax(min(100%, 440px), 1fr))"
+"""Side by side where the page is wide enough, as many as fit."""
 
 
 class Dashboard(DataPanel):
@@ -32,7 +34,8 @@ class Dashboard(DataPanel):
         self.theme = PageTheme()
         self.theme.observe(self._themed, "theme")
         self.grid = widgets.Box(
-            [self.figures[name] for name in PANELS], layout=widgets.Layout(flex_flow="row wrap", width="100%")
+            [self.figures[name] for name in PANELS],
+            layout=widgets.Layout(display="grid", grid_template_columns=COLUMNS, align_items="start", width="100%"),
         )
         super().__init__(shared, self.flags, self.grid, self.theme)
         self.widget.add_class("spark-wide")

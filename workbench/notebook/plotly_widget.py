@@ -44,13 +44,16 @@ export default () => {
     },
     async render(context) {
       // Legends are measured when they are drawn: what was drawn behind another tab is drawn again when it is seen.
-      const observer = new ResizeObserver((entries) => {
-        if (entries.every((entry) => entry.contentRect.width === 0)) return;
+      const resize = () => {
         clearTimeout(globalThis.sparkResize);
-        globalThis.sparkResize = setTimeout(() => window.dispatchEvent(new Event("resize")), 60);
+        globalThis.sparkResize = setTimeout(() => window.dispatchEvent(new Event("resize")), 200);
+      };
+      const ended = await inner.render?.(context);
+      const observer = new ResizeObserver((entries) => {
+        if (entries.some((entry) => entry.contentRect.width > 0)) resize();
       });
       observer.observe(context.el);
-      const ended = await inner.render?.(context);
+      resize();
       return () => { observer.disconnect(); if (typeof ended === "function") ended(); };
     },
   };

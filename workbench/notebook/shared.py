@@ -20,7 +20,7 @@ NOTHING_YET = "Nothing is recorded yet: this fills as soon as the first phase is
 class Shared:
     """The selection. `lock` is held wherever panels that show data are changed, from whichever thread.
 
-    The slider and the check box are one model each, shown in every panel, so that all panels agree.
+    The field, the buttons and the check box are one model each, shown in every panel, so that all panels agree.
     """
 
     def __init__(self, lock: threading.RLock | None = None) -> None:
@@ -31,9 +31,15 @@ class Shared:
         self._listeners: list[Callable[[], None]] = []
         self._quiet = False
         self._shown: object = None
-        self.round = widgets.IntSlider(
-            0, 0, 0, description="round", continuous_update=False, layout=widgets.Layout(width="420px")
+        # Not a slider: the handle of ipywidgets' own has no name for a screen reader.
+        self.round = widgets.BoundedIntText(
+            0, min=0, max=0, description="round", layout=widgets.Layout(width="170px"), tooltip="The round shown"
         )
+        self.range = widgets.HTML()
+        self.back = widgets.Button(icon="chevron-left", tooltip="previous round", layout=widgets.Layout(width="36px"))
+        self.on = widgets.Button(icon="chevron-right", tooltip="next round", layout=widgets.Layout(width="36px"))
+        self.back.on_click(lambda _: self._step(-1))
+        self.on.on_click(lambda _: self._step(1))
         self.follow = widgets.Checkbox(
             True, description="newest round", indent=False, tooltip="Go on to each new round as it comes"
         )
@@ -41,8 +47,8 @@ class Shared:
         self.follow.observe(self._follow, "value")
 
     def bar(self) -> widgets.Box:
-        """Slider and check box, for a panel."""
-        return row(self.round, self.follow)
+        """The choice of a round, for a panel."""
+        return row(self.round, self.back, self.on, self.range, self.follow)
 
     def on_select(self, listener: Callable[[], None]) -> None:
         """Have something called whenever another round is selected."""
@@ -83,7 +89,11 @@ class Shared:
                 self.round.max = last
                 self.round.min = first
             self.round.value = value
+            self.range.value = f'<span class="spark-muted">of {first} to {last}</span>'
             self._quiet = False
+
+    def _step(self, by: int) -> None:
+        self.round.value += by
 
     def _moved(self, _: object) -> None:
         if self._quiet:

@@ -45,7 +45,7 @@ CSS = """
 .spark-panel .spark-p2 { background: rgba(213, 94, 0, .24); }
 .spark-panel .spark-p3 { background: rgba(213, 94, 0, .36); }
 .spark-panel .spark-p4 { background: rgba(213, 94, 0, .36); text-decoration: underline dotted; }
-.spark-panel .spark-figure { flex: 1 1 500px; min-width: 0; max-width: 100%; overflow: hidden; }
+.spark-panel .spark-figure { min-width: 0; max-width: 100%; overflow: hidden; }
 .spark-panel.spark-wide { max-width: none; }
 </style>
 """
