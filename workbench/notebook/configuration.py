@@ -127,13 +127,14 @@ class Configuration(Panel):
 
     def _make_form(self) -> widgets.Accordion:
         wide = widgets.Layout(width="440px", flex="0 0 auto")
-        line = widgets.Layout(flex_flow="row wrap", align_items="baseline")
+        line = widgets.Layout(flex_flow="row nowrap", align_items="baseline")
+        beside = widgets.Layout(flex="1 1 200px")
         children, titles = [], []
         for section in form_sections():
             rows: list[widgets.Widget] = [widgets.HTML(f'<div class="spark-muted">{html.escape(section.about)}</div>')]
             for field in section.fields:
                 control = self._control(field, wide)
-                help_text = widgets.HTML(f'<span class="spark-help">{html.escape(field.help)}</span>')
+                help_text = widgets.HTML(f'<span class="spark-help">{html.escape(field.help)}</span>', layout=beside)
                 rows.append(widgets.Box([control, help_text], layout=line))
             children.append(widgets.VBox(rows))
             titles.append(section.name or "the whole run")

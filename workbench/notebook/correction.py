@@ -87,7 +87,8 @@ def summary_html(found: SelfCorrection) -> str:
     caption = f"The test-time loop after round {found.round}: {found.n} problems"
     table = (
         f'<table class="spark-table"><caption>{caption}</caption>'
-        '<thead><tr><th scope="col">problems</th><th scope="col">ends right</th><th scope="col">ends wrong</th></tr></thead><tbody>'
+        '<thead><tr><th scope="col">problems</th><th scope="col">ends right</th><th scope="col">ends wrong</th></tr>'
+        "</thead><tbody>"
         f'<tr><th scope="row">first answer right</th><td>{counts["right_right"]}</td><td{lost_class}>{lost}'
         f"{' lost' if lost else ''}</td></tr>"
         f'<tr><th scope="row">first answer wrong</th><td>{gained}{" gained" if gained else ""}</td>'

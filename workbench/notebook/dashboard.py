@@ -35,7 +35,9 @@ class Dashboard(DataPanel):
         self.theme.observe(self._themed, "theme")
         self.grid = widgets.Box(
             [self.figures[name] for name in PANELS],
-            layout=widgets.Layout(display="grid", grid_template_columns=COLUMNS, align_items="start", width="100%"),
+            layout=widgets.Layout(
+                display="grid", grid_template_columns=COLUMNS, align_items="flex-start", width="100%"
+            ),
         )
         super().__init__(shared, self.flags, self.grid, self.theme)
         self.widget.add_class("spark-wide")
