@@ -23,7 +23,7 @@ def test_the_form_has_every_setting_with_its_section_description_and_bounds() ->
     assert {"model.lora", "rollout.vllm"} <= set(sections)
     fields = {field.name: field for section in sections.values() for field in section.fields}
     assert fields["model.lora.rank"].help == "Rank of the update matrices. [at least 1, at most 1024]"
-    assert fields["rollout.engine"].choices == ("transformers", "vllm")
+    assert fields["objective.kl_estimator"].choices == ("k1", "k2", "k3")
     assert fields["objective.aggregation"].choices[-1] == "none"
     assert all(field.help for field in fields.values())
     form = Configuration(load_config("quickstart"), "quickstart")
