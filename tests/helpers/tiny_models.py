@@ -127,6 +127,7 @@ def save_tiny_idefics3(folder: Path, *, seed: int = 0, heads: int = 4) -> Path:
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "initializer_range": 0.3,
+        "tie_word_embeddings": True,  # vLLM looks for it here, transformers above
     }
     vision = {
         "hidden_size": 32,
