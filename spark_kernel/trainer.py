@@ -27,6 +27,7 @@ from spark_kernel.evaluate.round_metrics import round_report
 from spark_kernel.events import Event, Listener, StopRequest
 from spark_kernel.interrupt import stops_on_signals
 from spark_kernel.learner.checkpoint import STATE_FOLDER, save_learner
+from spark_kernel.peak_memory import peak_memory
 from spark_kernel.problems.images import adopt_images
 from spark_kernel.prompts.build import solve_task
 from spark_kernel.records import (
@@ -187,7 +188,11 @@ class Trainer:
                 groups=flight.groups,
                 recycled=flight.made,
                 exclusions=tuple(flight.exclusions),
-                meta={"cursor": flight.cursor_after, "policy_version": report.policy_version},
+                meta={
+                    "cursor": flight.cursor_after,
+                    "policy_version": report.policy_version,
+                    "peak_memory": peak_memory(),
+                },
             )
             if not self._history.is_recorded(flight.round):
                 self.writer.finish_round(records, report)
@@ -410,7 +415,7 @@ class Trainer:
             del flight.exclusions[before[1] :], flight.notes[before[2] :]
             raise
         seconds = flight.seconds.setdefault(f"{stage.period}/{stage.phase}", time.perf_counter() - started)
-        self._emit("phase_finished", data={"seconds": seconds})
+        self._emit("phase_finished", data={"seconds": seconds, "peak_memory": peak_memory()})
         flight.stage += 1
 
     def _record(self, stage: Stage, records: PhaseRecords, exclusions: Sequence[Exclusion]) -> None:

@@ -75,6 +75,7 @@ def prefix(series: RoundSeries, last: int) -> RoundSeries:
             name: cut(getattr(series, name))
             for name in ("on_policy", "held_out", "updates", "updates_by_kind", "seconds")
         },
+        memory=next(iter(cut([series.memory])), EMPTY.memory),
     )
 
 
@@ -102,6 +103,9 @@ def test_points_are_the_numbers_of_the_rows(view: RunView, series: RoundSeries) 
     assert list(named(figures["optimizer"], "reward period", 4).y) == [row["grad_norm"] for row in updates]
     phases = {row["round"]: row["seconds"] for row in ask(view.reader, "seconds") if row["phase"] == "reward/roll_out"}
     assert dict(zip(*[named(figures["cost"], "reward: roll out", 2)[k] for k in "xy"], strict=True)) == phases
+    memory = named(figures["cost"], "process", 3)
+    assert list(memory.y) == [view.reader.round_meta(r)["peak_memory"]["process"] / 2**30 for r in memory.x]
+    assert named(figures["cost"], "GPU", 3).visible is False
 
 
 def test_kinds_over_all_origins_follow_from_the_rows(view: RunView, series: RoundSeries) -> None:
@@ -166,7 +170,7 @@ def test_axes_have_titles_units_and_shares_as_percent(series: RoundSeries) -> No
         assert titles[-1] == "round"
         assert figure.layout.title.text
     units = " ".join(str(a.title.text) for n in ("optimizer", "cost") for a in _y_axes(make_figure(n, series)))
-    assert all(unit in units for unit in ("nats", "seconds", "tokens"))
+    assert all(unit in units for unit in ("nats", "seconds", "tokens", "GiB"))
     assert all(
         axis.tickformat == ".0%" for n in ("accuracy", "judge", "groups") for axis in _y_axes(make_figure(n, series))
     )

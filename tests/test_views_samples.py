@@ -460,3 +460,19 @@ def test_ten_thousand_outputs_stay_one_arrow_table(everything: RolloutTable) -> 
     assert (
         many.filter(Preset.FOOLED, text="boxed").count == 6 * everything.filter(Preset.FOOLED, text="boxed").count > 0
     )
+
+
+def test_a_fork_shows_the_rounds_it_took_over(view: RunView, tmp_path: Path) -> None:
+    fork = tmp_path / "fork"
+    shutil.copytree(recorded_run(), fork)
+    inherited = fork / "inherited" / "rounds"
+    inherited.mkdir(parents=True)
+    for round in range(1, 12):
+        source = fork / "rounds" / f"{round:06d}"
+        shutil.move(source, inherited / source.name) if round == 11 else shutil.rmtree(source)
+    forked = RunView(fork)
+    assert forked.rounds() == (12,)
+    old = next(row for row in view.recycled(11) if row.fate_round == 12)
+    found = forked.lineage(old.id, 11)
+    assert found.row == old
+    assert [source.text for source in found.sources] == [s.text for s in view.lineage(old.id, 11).sources]

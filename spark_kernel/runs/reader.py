@@ -19,12 +19,14 @@ from spark_kernel.records import ImageRef, RoundReport
 from spark_kernel.runs import storage
 from spark_kernel.runs.bundles import EvaluationRecords, PhaseInfo, PhaseRecords, RoundRecords, RunInfo
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints
+from spark_kernel.runs.codec import decode_plain
 from spark_kernel.runs.events import read_events
 from spark_kernel.runs.images import image_path
 from spark_kernel.runs.layout import (
     CONFIG,
     ENVIRONMENT,
     EVALUATIONS,
+    META,
     REPORT,
     ROUNDS,
     first_round,
@@ -123,6 +125,19 @@ class RunReader:
             return storage.read_round(folder)
         except FileNotFoundError:
             raise RunFolderError(f"{self.path} no longer has round {round}.") from None
+
+    def round_meta(self, round: int) -> dict[str, Any]:
+        """The trainer's own values of a finished round (meta.json), such as the peak of memory so far.
+
+        Raises:
+            RunFolderError: no such round, or damaged.
+        """
+        folder = self._round_folder(round)
+        try:
+            value = decode_plain(storage.read_json(folder / META))
+        except FileNotFoundError:
+            raise RunFolderError(f"{self.path} no longer has round {round}.") from None
+        return value if isinstance(value, dict) else {}
 
     def evaluation(self, round: int) -> dict[str, Any]:
         """The summary of the held-out evaluation after a round.

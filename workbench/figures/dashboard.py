@@ -46,6 +46,7 @@ from workbench.views.series import RoundSeries
 
 KINDS = ("solve", "pointwise", "pairwise", "reflection")
 ROUND_AND_TEXT = "<br>round %{customdata}<br>%{text}<extra></extra>"
+MEMORY = KIND_COLOURS["solve"]
 PERIODS = ("policy", "reward", "joint")
 PHASES = tuple(
     f"{period}/{phase}" for period in ("policy", "reward") for phase in ("roll_out", "verify", "recycle", "update")
@@ -264,7 +265,7 @@ def optimizer_panel() -> Panel:
 
 
 def cost_panel() -> Panel:
-    """Lengths of outputs and where the time went."""
+    """Lengths of outputs, where the time went, and peak memory."""
     slots: list[Slot] = []
     for kind in KINDS:
         slots += line_slots(
@@ -287,12 +288,15 @@ def cost_panel() -> Panel:
             "hovertemplate": f"<b>{name}</b><br>round %{{customdata}}<br>%{{text}}<extra></extra>",
         }
         slots.append(Slot(2, style, _seconds(phase)))
+    for name, figure, colour, dash in (("process", "process", GREY, "solid"), ("GPU", "device", MEMORY, "dash")):
+        slots += line_slots(3, name, colour, _memory, figure, dash=dash, band=False, show=number_text(figure, "GiB"))
+    rows = ("tokens per output", "seconds per round", "peak memory (GiB)")
     return Panel(
         "cost",
-        "Length of outputs, and time",
-        (Row("tokens per output", {"rangemode": "tozero"}), Row("seconds per round", {"rangemode": "tozero"})),
+        "Length of outputs, time and memory",
+        tuple(Row(title, {"rangemode": "tozero"}) for title in rows),
         tuple(slots),
-        row_height=180,
+        row_height=140,
     )
 
 
@@ -316,6 +320,15 @@ def _by_kind(kind: str) -> Callable[[RoundSeries], Line | None]:
 
 def _update(period: str) -> Callable[[RoundSeries], Line | None]:
     return lambda series: series.update_line(period)
+
+
+def _memory(series: RoundSeries) -> Line:
+    """Peaks in GiB; where a process was resumed, its own count begins anew."""
+    figures = {
+        name: tuple(None if value is None else value / 2**30 for value in column)
+        for name, column in series.memory.figures.items()
+    }
+    return Line(series.memory.name, series.memory.rounds, figures)
 
 
 def _combined(kind: str) -> Callable[[RoundSeries], Line | None]:

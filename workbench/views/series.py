@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from spark_kernel.errors import RunFolderError
@@ -41,6 +41,9 @@ class RoundSeries:
     - `seconds`: name (period/phase,): figure `seconds`.
     - `whole`: one line, name ("round",): `seconds`, `queue_length` and `policy_version` of the round.
 
+    - `memory`: one line, name ("memory",): `process` and, on a GPU, `device`: peak so far in bytes. Rounds that
+      recorded none are not in it.
+
     `flags`: a sentence for each judge that gives nearly always the same verdict in the newest round or evaluation.
     """
 
@@ -55,6 +58,7 @@ class RoundSeries:
     seconds: tuple[Line, ...]
     whole: Line
     flags: tuple[str, ...]
+    memory: Line = field(default_factory=lambda: Line(("memory",), (), {}))
 
     def kind_line(self, kind: str, origin: str) -> Line | None:
         """The on-policy line of a kind and origin; None where there is none."""
@@ -120,6 +124,7 @@ def round_series(reader: RunReader, most: int = MOST_POINTS) -> RoundSeries:
             },
         ),
         flags=(*_flags(on_policy, "on-policy"), *_flags(held_out, "held-out")),
+        memory=_memory(reader, shown),
     )
 
 
@@ -156,6 +161,21 @@ def _summaries(reader: RunReader, rounds: Iterable[int]) -> dict[int, dict[str, 
             if round in reader.evaluations:
                 raise
     return found
+
+
+def _memory(reader: RunReader, rounds: Iterable[int]) -> Line:
+    rows = []
+    for round in rounds:
+        try:
+            peak = reader.round_meta(round).get("peak_memory")
+        except RunFolderError:
+            if round in reader.rounds:
+                raise
+            continue
+        if isinstance(peak, Mapping):
+            figures = {str(name): float(value) for name, value in peak.items() if isinstance(value, int)}
+            rows.append((("memory",), round, figures))
+    return next(iter(make_lines(rows)), Line(("memory",), (), {}))
 
 
 def _kind_figures(line: KindStats) -> dict[str, Value]:
