@@ -99,7 +99,13 @@ def table(record: dict[str, Any]) -> str:
             continue
         ours, *others = row["values"].items()
         peers = "; ".join(f"{name} {_figure(value, row, name)}" for name, value in others)
-        cells = [row["name"], _figure(ours[1], row, ours[0]), peers, _ratio(row), _target(row)]
+        cells = [
+            row["name"],
+            _figure(ours[1], row, ours[0]),
+            peers,
+            _ratio(row),
+            "" if record.get("toy") else _target(row),
+        ]
         lines.append(f"| {' | '.join([*cells, *(show(row) for show in EXTRA.values())])} |")
     return "\n".join(lines)
 
