@@ -25,7 +25,7 @@ from workbench.figures import (
     update_dashboard,
     update_figure,
 )
-from workbench.figures.dashboard import combined
+from workbench.figures.combined import combined
 from workbench.figures.style import GREY, KIND_COLOURS
 from workbench.recorded import recorded_run
 from workbench.views import Line, RoundSeries, RunView, compare

@@ -364,6 +364,13 @@ def test_chains_agree_with_the_evaluation_and_the_queries(view: RunView) -> None
             assert chain.first.correct is (chain.first.answer == chain.gold)
             assert [step.about for step in chain.steps if step.kind == "pointwise"][:1] == [0]
         assert sum(len(found.with_transition(name)) for name in found.transitions) == found.n
+        votes = {row["method"]: row for row in ask(view.reader, "votes") if row["round"] == round}
+        assert {item.name for item in found.alternatives} == set(votes) == {"vote", "best_of", "weighted_vote"}
+        for item in found.alternatives:
+            row = votes[item.name]
+            assert (item.accuracy[0], item.tokens, item.budget, item.samples, item.mcnemar_p) == tuple(
+                row[name] for name in ("accuracy", "tokens", "budget", "samples", "mcnemar_p")
+            )
     assert any(chain.transition == "right_wrong" for chain in view.self_correction(12).chains)  # type: ignore[union-attr]
 
 

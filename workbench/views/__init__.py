@@ -10,7 +10,7 @@ Everything is read from the folder when it is asked for; nothing holds a file op
 write the run meanwhile. Errors are `RunFolderError`, one sentence for a person.
 """
 
-from workbench.views.chains import TRANSITIONS, Chain, ChainStep, SelfCorrection, self_correction
+from workbench.views.chains import TRANSITIONS, Alternative, Chain, ChainStep, SelfCorrection, self_correction
 from workbench.views.comparison import ComparisonRow, RunPoint, RunsComparison, SettingRow, compare
 from workbench.views.judge import CalibrationBin, JudgeDetail, JudgeLine, judge_of_evaluation, judge_of_round
 from workbench.views.lines import Line
@@ -32,6 +32,7 @@ from workbench.views.verdicts import Verdict
 __all__ = [
     "COLUMNS",
     "TRANSITIONS",
+    "Alternative",
     "AnswersAt",
     "CalibrationBin",
     "Chain",

@@ -9,6 +9,7 @@ from typing import Any
 from spark_kernel.evaluate.intervals import mcnemar_exact
 from spark_kernel.runs.reader import RunReader
 
+ALTERNATIVES = ("vote", "best_of", "weighted_vote")
 TRANSITIONS = ("right_right", "wrong_right", "right_wrong", "wrong_wrong")
 
 
@@ -62,12 +63,30 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another use of about as many tokens: a choice among sampled answers (docs/measures.md).
+
+    `name`: "vote", "best_of" or "weighted_vote". `accuracy` with its 95 % interval as (value, low, high); `tokens`
+    spent of `budget`; `samples`: mean number of answers; `mcnemar_p` of the loop against it, exact.
+    """
+
+    name: str
+    accuracy: tuple[float | None, float | None, float | None]
+    n: int
+    samples: float | None
+    tokens: int
+    budget: int
+    mcnemar_p: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class SelfCorrection:
     """An evaluation's loop.
 
     `transitions`: counts by `TRANSITIONS`. `before`, `after`: shares right with 95 % intervals as (value, low, high);
     `difference` after minus before, likewise. `mcnemar_p`: exact. `tokens_first`: of the first answers, `tokens`: of
     all steps. `stops`: how chains ended. `summary`: the line "loop" as the evaluation wrote it.
+    `alternatives`: what else so many tokens buy.
     """
 
     round: int
@@ -82,6 +101,7 @@ class SelfCorrection:
     tokens: int
     stops: Mapping[str, int]
     summary: Mapping[str, Any]
+    alternatives: tuple[Alternative, ...] = ()
 
     def with_transition(self, transition: str) -> tuple[Chain, ...]:
         """The chains of one cell of the transition table, e.g. "right_wrong"."""
@@ -114,6 +134,23 @@ def self_correction(reader: RunReader, round: int) -> SelfCorrection | None:
         tokens=sum(chain.tokens for chain in chains),
         stops=dict(loop.get("stops", {})),
         summary=loop,
+        alternatives=_alternatives(reader.evaluation(round).get("lines", {})),
+    )
+
+
+def _alternatives(lines: Mapping[str, Any]) -> tuple[Alternative, ...]:
+    return tuple(
+        Alternative(
+            name=name,
+            accuracy=_estimate(line.get("accuracy")),
+            n=line["n"],
+            samples=line.get("samples_mean"),
+            tokens=line["tokens"],
+            budget=line["budget"],
+            mcnemar_p=(line.get("loop") or {}).get("mcnemar_p"),
+        )
+        for name in ALTERNATIVES
+        if (line := lines.get(name)) is not None
     )
 
 
