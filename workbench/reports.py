@@ -57,7 +57,7 @@ def held_out_table(summaries: Mapping[int, Mapping[str, Any]]) -> RenderableType
         table.add_column(evaluation_name(round, summary), justify="right")
     for label, figures in held_out_rows(summaries):
         table.add_row(label, *map(show_figure, figures))
-    return Group(table, *one_sided_notes(summaries))
+    return Group(table, *one_sided_notes(summaries), *loop_notes(summaries))
 
 
 def evaluation_name(round: int, summary: Mapping[str, Any]) -> str:
@@ -90,6 +90,27 @@ def one_sided_notes(summaries: Mapping[int, Mapping[str, Any]]) -> list[str]:
         for name, values in summary.get("lines", {}).items()
         if name.startswith("own/") and values.get("one_sided")
     ]
+
+
+def loop_notes(summaries: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    """What the test-time loop changed, with McNemar's exact p; and where a method had fewer tokens than the loop."""
+    notes = []
+    for round, summary in summaries.items():
+        lines = summary.get("lines", {})
+        loop = lines.get("loop", {})
+        if loop.get("mcnemar_p") is not None:
+            table = loop["transitions"]
+            notes.append(
+                f"Round {round}, test-time loop: {table['wrong_right']} wrong answers became right, "
+                f"{table['right_wrong']} right ones wrong; McNemar's exact p {loop['mcnemar_p']:.2g}."
+            )
+        short = [label.split(",")[0].split(" at ")[0].strip() for label, line in METHOD_ROWS if _limited(lines, line)]
+        if short:
+            notes.append(
+                f"Round {round}, {' and '.join(short)}: all samples together cost less than the loop; for equal cost "
+                "raise evaluation.samples."
+            )
+    return notes
 
 
 def on_policy_table(reports: Sequence[RoundReport]) -> Table:
@@ -265,6 +286,10 @@ def _estimate(lines: Mapping[str, Any], line: str, figure: str) -> Figure | None
 def _flat(lines: Mapping[str, Any], line: str, figure: str) -> Figure | None:
     found = lines.get(line)
     return None if found is None else (found[figure], found[f"{figure}_low"], found[f"{figure}_high"], found["n"])
+
+
+def _limited(lines: Mapping[str, Any], line: str) -> bool:
+    return bool(lines.get(line, {}).get("limited"))
 
 
 def _ends(numbers: Sequence[int]) -> tuple[int, int]:
