@@ -8,18 +8,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as widgets
 
 from spark_kernel.config import RunConfig, load_config
 from spark_kernel.errors import InputError, SparkError
 from spark_kernel.interrupt import stops_on_signals
-from workbench.notebook.compare import Compare
 from workbench.notebook.configuration import Configuration
 from workbench.notebook.controls import Controls
 from workbench.notebook.correction import Correction
-from workbench.notebook.dashboard import Dashboard
 from workbench.notebook.driver import BUSY, Driver, Mode
 from workbench.notebook.export_panel import Export
 from workbench.notebook.preflight import Preflight
@@ -30,11 +28,13 @@ from workbench.notebook.shared import DataPanel, Shared
 from workbench.notebook.style import Panel
 from workbench.settings_diff import nearest_preset
 
+if TYPE_CHECKING:
+    from workbench.notebook.compare import Compare
+    from workbench.notebook.dashboard import Dashboard
+
 _OPEN: weakref.WeakSet[Workbench] = weakref.WeakSet()
 """The workbenches of this process: a run has one, however often its cell is run, as it has one writer."""
-PanelT = TypeVar(
-    "PanelT", Preflight, Configuration, Controls, Dashboard, Rollouts, Recycled, Correction, Compare, Export
-)
+PanelT = TypeVar("PanelT", bound=Panel)
 END_SECONDS = 10.0
 """How long a kernel that is shut down waits for a worker to let its run go."""
 
@@ -74,6 +74,8 @@ class Workbench:
     @cached_property
     def dashboard(self) -> Dashboard:
         """Six figures over rounds."""
+        from workbench.notebook.dashboard import Dashboard  # here, because plotly's widgets take a second to load
+
         return self._added(Dashboard(self._shared))
 
     @cached_property
@@ -94,6 +96,8 @@ class Workbench:
     @cached_property
     def compare(self) -> Compare:
         """This run beside others."""
+        from workbench.notebook.compare import Compare
+
         return self._added(Compare(self.run))
 
     @cached_property
