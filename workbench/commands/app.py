@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,10 +45,8 @@ class AppArguments:
 def app(arguments: Sequence[str]) -> int:
     """Serve the app until Ctrl-C."""
     args = tyro.cli(AppArguments, prog="workbench app", args=arguments, use_underscores=True)
-    try:
-        import gradio  # noqa: F401
-    except ImportError:
-        raise InputError('The app needs Gradio: pip install "spark-workbench[app]".') from None
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError('The app needs Gradio: pip install "spark-workbench[app]".')
     from workbench.app.access import decide_access
     from workbench.app.serve import PASSWORD_VARIABLE, AppSettings, serving
 

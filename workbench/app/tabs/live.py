@@ -26,9 +26,9 @@ PAUSE_SECONDS = 0.06
 BREATH_SECONDS = 0.5
 """How often a waiting question looks whether its client is still there."""
 EXAMPLES = (
+    "Begin at 38, add 9, then take away 16. Where do you end?",
+    "Start with 60, take away 37, then take away 11. What do you get?",
     "Start with 17, add 25, then subtract 8. What do you get?",
-    "What is 12 + 30 - 9?",
-    "Start with 44, subtract 19, then add 6. What do you get?",
 )
 LATEX = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 WAITING = "(...values) => { window.swWaiting(); return values; }"
@@ -116,7 +116,7 @@ def build_live(context: AppContext) -> LiveTab:
             gr.Examples(
                 [[text] for text in EXAMPLES],
                 [question],
-                label="Try one of these",
+                label="Try one of these; with the starter model the last one shows a mistake that it does not notice",
                 cache_examples=False,
                 api_visibility="private",
             )
