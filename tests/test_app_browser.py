@@ -242,7 +242,7 @@ def test_every_tab_in_both_themes_and_widths_fits_and_is_accessible(chromium, ap
     assert page.evaluate("document.body.classList.contains('dark')") is (scheme == "dark")
     for name in TABS:
         open_tab(page, name)
-        ready = {"Rounds": ".sw-phase table", "Samples": "#sw-samples tr[data-id]", "About": ".sw-about"}.get(name)
+        ready = {"Rounds": ".sw-phase dl", "Samples": "#sw-samples tr[data-id]", "About": ".sw-about"}.get(name)
         if ready:
             page.wait_for_selector(ready)
         if name == "Samples":

@@ -155,7 +155,7 @@ def test_it_serves_until_it_is_told_to_end(tmp_path: Path, command: list[str]) -
         assert httpx.get(f"{found[0]}gradio_api/file={ROOT}/README.md").status_code == 404
         assert "gradio.live" not in page.text
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
     assert not (tmp_path / "runs").exists()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_NEW_TOKENS = 512
 VERIFY_SECONDS = 10.0
+CLOSING_SECONDS = 5.0
 SMALL_PARAMETERS = 20_000_000
 """Below this a second thread costs more than it gains, all the more on a busy machine."""
 
@@ -99,6 +100,7 @@ class ModelDesk:
         self._loaded: OrderedDict[str, Respondent] = OrderedDict()
         self._jobs: queue.SimpleQueue[Job | ModelChoice | None] = queue.SimpleQueue()
         self._pool: VerifierPool | None = None
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="model-desk", daemon=True)
         self._thread.start()
 
@@ -118,9 +120,10 @@ class ModelDesk:
         self._jobs.put(choice)
 
     def close(self) -> None:
-        """Finish the question at hand and end the thread."""
+        """Stop the question at hand and end the thread; one that reads a model from disk is not waited for long."""
+        self._closing.set()
         self._jobs.put(None)
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=CLOSING_SECONDS)
         if self._pool is not None:
             self._pool.close()
 
@@ -138,7 +141,7 @@ class ModelDesk:
         started = time.perf_counter()
         stopped, problem = False, ""
         try:
-            _check(job)
+            self._check(job)
             self._chain(job)
         except Stopped:
             stopped = True
@@ -189,7 +192,7 @@ class ModelDesk:
             job.tell,
             seed=question.seed,
             encode=respondent.encode,
-            check_stop=lambda: _check(job),
+            check_stop=lambda: self._check(job),
         )
         if question.has_gold:
             self._find(job, attempt)
@@ -214,6 +217,10 @@ class ModelDesk:
             found = self._load(choice)
         self._loaded[choice.name] = found
         return found
+
+    def _check(self, job: Job) -> None:
+        if job.stop.is_set() or self._closing.is_set():
+            raise Stopped
 
     def _verifiers(self) -> VerifierPool:
         from spark_kernel.verify.pool import VerifierPool
@@ -263,8 +270,3 @@ def load_respondent(choice: ModelChoice) -> Respondent:
         examples=examples,
         threads=1 if size < SMALL_PARAMETERS else torch.get_num_threads(),
     )
-
-
-def _check(job: Job) -> None:
-    if job.stop.is_set():
-        raise Stopped

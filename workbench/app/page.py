@@ -17,7 +17,7 @@ from workbench.app.samples import ANY, HELD_OUT, THIS_ROUND, SampleQuery
 from workbench.app.tabs.about import about_html
 from workbench.app.tabs.live import NONE, LiveTab, build_live
 from workbench.app.tabs.rewards import RewardsTab, build_rewards, fill_rewards
-from workbench.app.tabs.rounds import RoundsTab, build_rounds, fill_rounds
+from workbench.app.tabs.rounds import RoundsTab, build_rounds, fill_rounds, round_texts
 from workbench.app.tabs.runs import RunsTab, build_runs, runs_html
 from workbench.app.tabs.samples import CHOOSE, SamplesTab, build_samples, fill_sample, fill_table, make_query
 from workbench.figures import Theme
@@ -206,8 +206,12 @@ def _follower(context: AppContext, parts: Parts) -> Any:
         # A phase of the next round may be recorded since: the round before it was the newest then.
         at_newest = not isinstance(round, int | float) or round >= newest - 1
         chosen, bar = _bar(context, parts, str(run), newest if at_newest else round)
-        if active not in (ROUNDS, REWARDS):
-            return bar | {parts.bar.state: _state(context, str(run), active in OF_A_RUN)}
+        if active not in (ROUNDS, REWARDS) or chosen == round:
+            # Figures change with a new round only; the phases of the one in flight may be recorded meanwhile.
+            out = bar | {parts.bar.state: _state(context, str(run), active in OF_A_RUN)}
+            if active == ROUNDS and chosen in rounds:
+                out |= {parts.rounds.phases[name]: text for name, text in round_texts(view, chosen).items()}
+            return out
         return bar | _fill(context, parts, active, run, chosen, theme, filters)
 
     return context.told(follow)
