@@ -311,6 +311,7 @@ def test_addresses_and_keys_are_checked_in_the_configuration(monkeypatch: pytest
     assert KEY not in config.to_yaml() + repr(found)
 
 
+@pytest.mark.slow
 def test_a_run_whose_server_is_down_says_so_and_leaves_no_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
     flags = [*tiny_flags(save_tiny_llama(tmp_path / "model")), "--rollout.engine", "vllm-server"]

@@ -112,7 +112,7 @@ def killed_and_resumed(run: Path, flags: Sequence[str], **extra: str) -> tuple[l
         start_new_session=True,
     )
     first = run / "rounds" / "000001" / "report.json"
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 400
     while not first.exists() and started.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     started.send_signal(signal.SIGKILL)
@@ -124,7 +124,7 @@ def killed_and_resumed(run: Path, flags: Sequence[str], **extra: str) -> tuple[l
         env=environment(PYTHONPATH=root, **extra),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
