@@ -34,9 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="workbench bench", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu: CPU seconds of the process, all cores together, for a machine that is busy with other work",
+    )
     parser.add_argument("--toy", action="store_true", help="sizes that only show that everything runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go")
     args = parser.parse_args(arguments)
+    if args.clock == "cpu" and args.device != "cpu":
+        print("error: --clock cpu measures work on the CPU only: leave out --device cuda.", file=sys.stderr)
+        return 2
     if args.device == "cuda" and not torch.cuda.is_available():
         print(
             "error: --device cuda: torch finds no CUDA device here; leave it out to measure on the CPU.",
@@ -45,13 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     scale = TOY if args.toy else CUDA if args.device == "cuda" else CPU
     started, load = time.perf_counter(), os.getloadavg()[0]
-    record = describe(args.device, args.toy)
+    record = describe(args.device, args.toy) | {"clock": args.clock}
     path = args.out / f"{record['date'].replace(':', '')}-{args.device}{'-toy' if args.toy else ''}.json"
     args.out.mkdir(parents=True, exist_ok=True)
     rows, left = [], list(args.rows)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bench = Bench(scale, args.device, Path(folder))
+        bench = Bench(scale, args.device, Path(folder), clock=args.clock)
         for name in tqdm(args.rows, desc="benchmark", disable=None):
             rows += ROWS[name](bench)
             left.remove(name)
@@ -135,6 +144,8 @@ def overview(folder: Path) -> str:
 def _circumstances(record: dict[str, Any]) -> str:
     """What else a reader must know: other work on the machine, and rows that a stopped run did not reach."""
     parts = []
+    if record.get("clock") == "cpu":
+        parts.append("; seconds are CPU seconds, all cores together")
     if load := record.get("load"):
         shared = ": other work ran beside it" if max(load) > 1.5 * record["cpu"]["usable_cores"] else ""
         parts.append(f"; load average {load[0]} at the start and {load[1]} at the end{shared}")

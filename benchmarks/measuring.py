@@ -56,8 +56,15 @@ class Row:
         return asdict(self)
 
 
-def interleaved(contestants: dict[str, Callable[[], Any]], repeats: int, device: str) -> dict[str, Timing]:
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""Seconds that pass, or seconds of this process on all cores: the second says the same whatever else runs here."""
+
+
+def interleaved(
+    contestants: dict[str, Callable[[], Any]], repeats: int, device: str, clock: str = "wall"
+) -> dict[str, Timing]:
     """In turns; garbage is collected between, and not timed. The first turn warms up and does not count."""
+    now = CLOCKS[clock]
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     peaks: dict[str, int] = {}
     for turn in range(repeats + 1):
@@ -65,11 +72,11 @@ def interleaved(contestants: dict[str, Callable[[], Any]], repeats: int, device:
             gc.collect()
             synchronise(device)
             held = _held(device)
-            started = time.perf_counter()
+            started = now()
             work()
             synchronise(device)
             if turn:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(now() - started)
                 if device.startswith("cuda"):
                     peaks[name] = max(peaks.get(name, 0), torch.cuda.max_memory_allocated() - held)
     return {name: Timing(name, tuple(values), peaks.get(name)) for name, values in seconds.items()}
@@ -83,17 +90,18 @@ def _held(device: str) -> int:
     return int(torch.cuda.memory_allocated())
 
 
-def seconds_of(work: Callable[[], Any], device: str) -> float:
+def seconds_of(work: Callable[[], Any], device: str, clock: str) -> float:
     """Seconds of one call, for choosing between configurations; infinity where it does not fit the GPU."""
     synchronise(device)
-    started = time.perf_counter()
+    now = CLOCKS[clock]
+    started = now()
     try:
         work()
         synchronise(device)
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
         return math.inf
-    return time.perf_counter() - started
+    return now() - started
 
 
 def timed_row(
@@ -119,9 +127,9 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def matrix_rate(device: str, dtype: torch.dtype, size: int = 2048) -> float:
+def matrix_rate(device: str, dtype: torch.dtype, clock: str, size: int = 2048) -> float:
     """Multiply-add operations a second of a square matrix product, times 2: FLOP/s as this machine gives them now."""
     size = 8192 if device.startswith("cuda") else size
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    timing = interleaved({"product": lambda: a @ b}, 5, device)["product"]
+    timing = interleaved({"product": lambda: a @ b}, 5, device, clock)["product"]
     return 2.0 * size**3 / min(timing.seconds)

@@ -53,6 +53,7 @@ class Bench:
     folder: Path
     passes: dict[str, int] = field(default_factory=dict)
     """By shape, the rows a pass with which TRL was fastest."""
+    clock: str = "wall"
 
     @property
     def model(self) -> Path:
@@ -77,7 +78,7 @@ def update_rows(bench: Bench) -> list[Row]:
         return [Row("update", left_out=missing)]
     rows = []
     dtype = torch.float32 if bench.device == "cpu" else torch.bfloat16
-    rate = matrix_rate(bench.device, dtype)
+    rate = matrix_rate(bench.device, dtype, bench.clock)
     for shape, prompt, output in bench.scale.shapes:
         for ragged in (False, True):
             rows.append(_update_row(bench, shape, prompt, output, ragged=ragged, rate=rate))
@@ -111,7 +112,7 @@ def _update_row(bench: Bench, shape: str, prompt: int, output: int, *, ragged: b
         "ours": ours,
         f"TRL, {best} rows a pass": lambda: peers.trl_update(trainer, batch, best),
     }
-    timings = interleaved(contestants, bench.scale.repeats, bench.device)
+    timings = interleaved(contestants, bench.scale.repeats, bench.device, bench.clock)
     for micro in trials.keys() - {best}:  # measured once, to show what the choice is worth
         if math.isfinite(trials[micro]):
             timings[f"TRL, {micro} rows a pass"] = Timing(f"TRL, {micro} rows a pass", (trials[micro],))
@@ -130,7 +131,7 @@ def _update_row(bench: Bench, shape: str, prompt: int, output: int, *, ragged: b
 def _trials(bench: Bench, work: Callable[[int], Any]) -> dict[int, float]:
     """Seconds of the peer's work by rows a pass: all of them, or one group. The faster one is its best."""
     sizes = (bench.scale.groups * bench.scale.samples, bench.scale.samples)
-    return {rows: seconds_of(lambda rows=rows: work(rows), bench.device) for rows in sizes}
+    return {rows: seconds_of(lambda rows=rows: work(rows), bench.device, bench.clock) for rows in sizes}
 
 
 def round_rows(bench: Bench) -> list[Row]:
@@ -182,7 +183,9 @@ def round_rows(bench: Bench) -> list[Row]:
 
     try:
         assert ours() == theirs() == sum(output for _, _, output, _ in halves) * size
-        timings = interleaved({"ours": ours, "TRL, two steps": theirs}, max(1, bench.scale.repeats - 1), bench.device)
+        timings = interleaved(
+            {"ours": ours, "TRL, two steps": theirs}, max(1, bench.scale.repeats - 1), bench.device, bench.clock
+        )
     finally:
         pool.close()
     tokens = sum(bench.scale.groups * prompt + size * output for _, prompt, output, _ in halves)
@@ -208,7 +211,9 @@ def sampling_rows(bench: Bench) -> list[Row]:
                 return peers.generate(policy.network, ids, samples, output, policy.encoder.pad_id, bench.device).numel()
 
             assert ours() == theirs() == bench.scale.groups * samples * output
-            timings = interleaved({"ours": ours, "model.generate": theirs}, bench.scale.repeats, bench.device)
+            timings = interleaved(
+                {"ours": ours, "model.generate": theirs}, bench.scale.repeats, bench.device, bench.clock
+            )
             tokens = bench.scale.groups * samples * output
             rows.append(
                 timed_row(
@@ -226,7 +231,7 @@ def vllm_rows(bench: Bench) -> list[Row]:
     from benchmarks.vllm_rows import in_a_process
 
     name = next(name for name, scale in SCALES.items() if scale == bench.scale)
-    return in_a_process(bench.model, bench.device, name, bench.folder)
+    return in_a_process(bench.model, bench.device, name, bench.clock, bench.folder)
 
 
 def memory_rows(bench: Bench) -> list[Row]:

@@ -1,4 +1,4 @@
-"""The rows that need vLLM, in a process of their own: python -m benchmarks.vllm_rows MODEL DEVICE SCALE OUT.
+"""The rows that need vLLM, in a process of their own: python -m benchmarks.vllm_rows MODEL DEVICE SCALE CLOCK OUT.
 
 vLLM binds threads to cores and starts PyTorch's process groups; ending with it, none of that reaches the other rows.
 """
@@ -28,31 +28,31 @@ VLLM_TARGET = 0.97
 CACHE_BYTES = {"cpu": 2**28, "cuda": 2**33}
 
 
-def in_a_process(model: Path, device: str, scale: str, folder: Path) -> list[Row]:
+def in_a_process(model: Path, device: str, scale: str, clock: str, folder: Path) -> list[Row]:
     """The rows, measured in another process; one row that says why where there is no vLLM that works here."""
     try:
         check_vllm()
     except InputError as error:
         return [Row("vLLM engine and weight sync", left_out=str(error))]
     out = folder / "vllm-rows.json"
-    command = [sys.executable, "-m", "benchmarks.vllm_rows", str(model), device, scale, str(out)]
+    command = [sys.executable, "-m", "benchmarks.vllm_rows", str(model), device, scale, clock, str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"The benchmark's vLLM rows failed: {done.stderr[-2000:]}")
     return [Row(**row) for row in json.loads(out.read_text(encoding="utf-8"))]
 
 
-def engine_rows(model: Path, device: str, scale: Scale) -> list[Row]:
+def engine_rows(model: Path, device: str, scale: Scale, clock: str) -> list[Row]:
     """Sampling through our engine beside the same vLLM asked directly, by the same requests."""
     policy = _policy(model, device)
     engine = _engine(policy, device, scale)
     try:
-        return [_engine_row(engine, scale, *shape) for shape in scale.shapes]
+        return [_engine_row(engine, scale, clock, *shape) for shape in scale.shapes]
     finally:
         engine.close()
 
 
-def _engine_row(engine: VllmEngine, scale: Scale, shape: str, prompt: int, output: int) -> Row:
+def _engine_row(engine: VllmEngine, scale: Scale, clock: str, shape: str, prompt: int, output: int) -> Row:
     prompts = make_prompts(scale, prompt)
     sampling = Sampling(output)
     bare = engine._required  # the peer is the very same vLLM, so that both have its settings and its memory
@@ -74,7 +74,7 @@ def _engine_row(engine: VllmEngine, scale: Scale, shape: str, prompt: int, outpu
         "bare vLLM": lambda: theirs(False),
         "bare vLLM, n outputs a request": lambda: theirs(True),
     }
-    timings = interleaved(contestants, max(5, scale.repeats), "cpu" if engine._settings.device == "cpu" else "cuda")
+    timings = interleaved(contestants, max(5, scale.repeats), engine._settings.device, clock)
     return timed_row(
         f"our vLLM engine, {shape} shape ({prompt} + {output}, n {scale.samples})",
         timings,
@@ -129,7 +129,7 @@ class Counted:
         return adapter
 
 
-def sync_rows(model: Path, device: str, scale: Scale) -> list[Row]:
+def sync_rows(model: Path, device: str, scale: Scale, clock: str) -> list[Row]:
     """What one weight sync moves and takes: all weights, an adapter merged into them, an adapter alone."""
     lora = LoraSettings()
     ways = {"adapter alone": (lora, True), "adapter merged": (lora, False), "full weights": (None, False)}
@@ -141,7 +141,7 @@ def sync_rows(model: Path, device: str, scale: Scale) -> list[Row]:
             weights = Counted(policy)
             engine.sync(weights)
             mib[name] = weights.bytes / 2**20
-            timings |= interleaved({name: lambda e=engine, p=policy: e.sync(p)}, max(3, scale.repeats), device)
+            timings |= interleaved({name: lambda e=engine, p=policy: e.sync(p)}, max(3, scale.repeats), device, clock)
         finally:
             engine.close()
         if name == "adapter alone":
@@ -181,8 +181,8 @@ def _engine(policy: Policy, device: str, scale: Scale, *, adapter_only: bool = F
 
 
 def main() -> None:
-    model, device, scale, out = sys.argv[1:]
-    rows = engine_rows(Path(model), device, SCALES[scale]) + sync_rows(Path(model), device, SCALES[scale])
+    model, device, scale, clock, out = sys.argv[1:]
+    rows = engine_rows(Path(model), device, SCALES[scale], clock) + sync_rows(Path(model), device, SCALES[scale], clock)
     Path(out).write_text(json.dumps([row.to_json() for row in rows]), encoding="utf-8")
 
 

@@ -69,6 +69,9 @@ def test_bad_input_is_a_sentence() -> None:
     assert done.returncode == 2
     assert done.stderr.strip().startswith("error: --device cuda: torch finds no CUDA device")
     assert run_bench("--rows", "speed").returncode == 2
+    both = run_bench("--device", "cuda", "--clock", "cpu")
+    assert both.returncode == 2
+    assert "--clock cpu measures work on the CPU only" in both.stderr
 
 
 def test_a_result_is_met_only_on_the_right_side_of_its_target() -> None:
