@@ -180,6 +180,7 @@ def _y_axes(figure: go.Figure) -> list[Any]:
     return [figure.layout[key] for key in figure.layout.to_plotly_json() if key.startswith("yaxis")]
 
 
+@pytest.mark.slow
 def test_five_hundred_updates_change_points_and_never_traces(series: RoundSeries) -> None:
     widgets = {name: go.FigureWidget(figure) for name, figure in make_dashboard(EMPTY).items()}
     before = {name: [trace.uid for trace in widget.data] for name, widget in widgets.items()}

@@ -189,6 +189,7 @@ def test_in_a_browser_the_page_draws_everything_and_runs_nothing_else(hostile: P
         browser.close()
 
 
+@pytest.mark.slow
 def test_the_command_writes_page_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shipped = str(recorded_run())
     page, tables = tmp_path / "run.html", tmp_path / "tables"
