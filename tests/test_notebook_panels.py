@@ -177,6 +177,27 @@ def test_self_correction_shows_what_was_lost_and_three_columns(wb: Workbench, re
     panel.change.value = "all"
 
 
+def test_six_figures_send_plotlys_script_once(wb: Workbench) -> None:
+    figures = list(wb.dashboard.figures.values())
+    assert {id(figure._script) for figure in figures} == {id(figures[0]._script)}
+    assert len(figures[0]._script.text) > 1_000_000
+    assert all(len(figure._esm) < 10_000 for figure in figures)
+
+
+def test_settings_changed_for_a_fork_are_copied_as_a_fork(wb: Workbench, run: Path) -> None:
+    form = wb.configuration
+    assert form.fields["model.path"].disabled
+    form.fields["rollout.temperature"].value = "0.8"
+    assert form.overrides() == {"rollout": {"temperature": 0.8}}
+    assert form.as_text("Python") == 'wb.fork(\n    "new-name",\n    rollout__temperature=0.8,\n)'
+    assert form.as_text("command line").split() == [
+        "workbench", "fork", str(run), "\\", "--rollout.temperature", "0.8",
+    ]  # fmt: skip
+    assert "with 1 changed setting" in wb.controls.fork_settings.value
+    form.fields["rollout.temperature"].value = "1.0"
+    assert form.overrides() == {}
+
+
 @pytest.mark.slow
 def test_500_updates_leave_as_many_widgets_and_traces_as_the_first(wb: Workbench, run: Path, reader: RunReader) -> None:
     panels = [wb.controls, wb.dashboard, wb.rollouts, wb.recycled, wb.correction, wb.compare, wb.preflight, wb.export]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
@@ -39,7 +40,7 @@ class Configuration(Panel):
         self.problem = ""
         self.config = config
         self._run: RunConfig | None = None
-        self._run_name = ""
+        self._run_name = self._run_path = ""
         self._listeners: list[Changed] = []
         self._quiet = False
         self._preset = preset if preset is not None else nearest_preset(config)[0]
@@ -115,6 +116,8 @@ class Configuration(Panel):
             return
         edits = {} if self._run is None else self.overrides()
         self._run, self._run_name = seen.config, state.run.name
+        here = Path.cwd()
+        self._run_path = str(state.run.relative_to(here) if state.run.is_relative_to(here) else state.run)
         for name, control in self.fields.items():
             control.disabled = name.startswith(FORKED_AS_IS)
         self.preset.disabled = True
@@ -231,7 +234,7 @@ class Configuration(Panel):
             call, first = ("wb.fork", "new-name") if fork else ("workbench.new", self._preset)
             settings = [f"    {name.replace('.', '__')}={value!r}," for name, value in values.items()]
             return "\n".join([f"{call}(", f'    "{first}",', *settings, ")"]) if settings else f'{call}("{first}")'
-        verb, subject = ("fork", self._run_name) if fork else ("run", self._preset)
+        verb, subject = ("fork", self._run_path) if fork else ("run", self._preset)
         flags = [flag for name, value in values.items() for flag in self._flags(name, value)]
         return " \\\n    ".join([f"workbench {verb} {shlex.quote(subject)}", *flags])
 

@@ -34,13 +34,29 @@ async function load(model) {
   }
   return globalThis[name];
 }
+const MESSAGES = ["addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update", "animate",
+  "removeLayoutProps", "removeTraceProps"].map((name) => "_py2js_" + name);
 export default () => {
-  let inner;
+  let inner, ready;
   return {
-    async initialize(context) {
-      const made = await load(context.model);
-      inner = typeof made === "function" ? await made() : made;
-      return inner.initialize?.(context);
+    // anywidget gives a model two seconds: the script is not waited for here, and what comes meanwhile is kept.
+    initialize(context) {
+      const model = context.model, kept = [];
+      const keepers = MESSAGES.map((name) => {
+        const keep = () => { if (model.get(name)) kept.push([name, model.get(name)]); };
+        model.on("change:" + name, keep);
+        return [name, keep];
+      });
+      ready = (async () => {
+        const made = await load(model);
+        inner = typeof made === "function" ? await made() : made;
+        for (const [name, keep] of keepers) model.off("change:" + name, keep);
+        await inner.initialize?.(context);
+        for (const [name, value] of kept) {
+          model.set(name, value);
+          model.set(name, null);
+        }
+      })();
     },
     async render(context) {
       // Legends are measured when they are drawn: what was drawn behind another tab is drawn again when it is seen.
@@ -48,6 +64,7 @@ export default () => {
         clearTimeout(globalThis.sparkResize);
         globalThis.sparkResize = setTimeout(() => window.dispatchEvent(new Event("resize")), 200);
       };
+      await ready;
       const ended = await inner.render?.(context);
       const observer = new ResizeObserver((entries) => {
         if (entries.some((entry) => entry.contentRect.width > 0)) resize();

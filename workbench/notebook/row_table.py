@@ -10,6 +10,8 @@ from itables.widget import ITable
 
 MOST_ROWS = 500
 """Rows that are handed to the browser; filters and search look at all of them."""
+FIRST, OTHER = 64, 22
+"""Characters of a cell in the first and in other columns; the whole text stands in the detail below."""
 OPTIONS: dict[str, Any] = {
     "select": "single",
     "paging": True,
@@ -57,7 +59,10 @@ class RowTable:
         self._ids = [name for name, _ in rows]
         if self.selected not in self._ids:
             self.selected = self._ids[0] if self._ids else None
-        frame = pd.DataFrame([[cells.get(c) for c in self._columns] for _, cells in rows], columns=self._columns)
+        shown = [
+            [_cut(cells.get(c), FIRST if c == self._columns[0] else OTHER) for c in self._columns] for _, cells in rows
+        ]
+        frame = pd.DataFrame(shown, columns=self._columns)
         place = [self._ids.index(self.selected)] if self.selected is not None else []
         self._quiet = True
         self.widget.update(frame, selected_rows=place, **OPTIONS)
@@ -73,3 +78,7 @@ class RowTable:
             return
         self.selected = self._ids[places[0]]
         self._on_select(self.selected)
+
+
+def _cut(value: Any, most: int) -> Any:
+    return value if not isinstance(value, str) or len(value) <= most else value[: most - 1] + "…"

@@ -37,14 +37,15 @@ CSS = """
   background: #fff; }
 .spark-panel .spark-bar { display: inline-block; height: 10px; background: var(--jp-brand-color1, #1976d2); }
 .spark-panel .spark-lost { outline: 2px solid var(--jp-error-color1, #c62828); font-weight: 700; }
-.spark-panel .spark-columns { display: flex; gap: 12px; flex-wrap: wrap; align-items: flex-start; }
-.spark-panel .spark-column { flex: 1 1 260px; min-width: 0; }
+.spark-panel .widget-htmlmath-content { width: 100%; }
+.spark-panel .spark-columns { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 12px; }
 .spark-panel .spark-diff ins { text-decoration: underline; background: rgba(0, 158, 115, .25); color: inherit; }
 .spark-panel .spark-diff del { text-decoration: line-through; background: rgba(213, 94, 0, .25); color: inherit; }
 .spark-panel .spark-p1 { background: rgba(213, 94, 0, .12); }
 .spark-panel .spark-p2 { background: rgba(213, 94, 0, .24); }
 .spark-panel .spark-p3 { background: rgba(213, 94, 0, .36); }
 .spark-panel .spark-p4 { background: rgba(213, 94, 0, .36); text-decoration: underline dotted; }
+.spark-panel .dt-layout-full { overflow-x: hidden; }
 .spark-panel .spark-figure { min-width: 0; max-width: 100%; overflow: hidden; }
 .spark-panel.spark-wide { max-width: none; }
 </style>
