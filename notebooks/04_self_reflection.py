@@ -26,6 +26,7 @@
 run = "../runs/reflection"  # a run of yours, to see its newest evaluation; made here, untrained, if it is not there
 problems = 96  # held-out problems
 reflections = 2  # most reflections on a problem
+samples = 4  # sampled answers to each problem, for the votes
 
 # %% [markdown]
 # ## A run, as it is before its first round
@@ -51,7 +52,7 @@ else:
         rounds=1,
         evaluation__problems=problems,
         evaluation__reflections=reflections,
-        evaluation__samples=1,
+        evaluation__samples=samples,
     )
     trainer = start_run(config, run, listeners=[CellProgress()])
 held_out = trainer.parts.stream.held_out(problems, seed=trainer.config.seed)
@@ -133,8 +134,36 @@ pd.Series(
 )
 
 # %% [markdown]
-# The loop is not free: compare the two token counts before you praise it. Now the cases. First the answers that were
-# spoilt, since a summary hides them most easily:
+# ## The same tokens, spent otherwise
+#
+# The loop is not free: compare the two token counts. The tokens of its judgements and reflections could have paid for
+# further samples, of which the commonest answer is taken (*vote*), or the first that the judge accepts (*best of*),
+# or the one with the greatest sum of the judge's probabilities of Yes (*weighted vote*). Each gets what the loop has
+# spent, as far as the samples drawn here go.
+
+# %%
+lines = view.reader.evaluation(view.evaluations()[-1])["lines"]
+methods = {"vote": "majority vote", "best_of": "best of, by verdicts", "weighted_vote": "vote weighted by the judge"}
+pd.DataFrame(
+    [
+        {
+            "method": label,
+            "right": interval([lines[name]["accuracy"][part] for part in ("value", "low", "high")]),
+            "samples of a problem, mean": lines[name]["samples_mean"],
+            "tokens": lines[name]["tokens"],
+            "of a budget of": lines[name]["budget"],
+            "loop minus method": interval([lines[name]["loop"][f"difference{part}"] for part in ("", "_low", "_high")]),
+            "McNemar p": lines[name]["loop"]["mcnemar_p"],
+        }
+        for name, label in methods.items()
+        if name in lines
+    ]
+)
+
+# %% [markdown]
+# ## The cases
+#
+# First the answers that were spoilt, since a summary hides them most easily:
 
 
 # %%

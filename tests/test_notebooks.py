@@ -78,13 +78,14 @@ def test_03_leaves_a_run_whose_account_adds_up(tmp_path: Path) -> None:
 
 
 def test_04_leaves_an_evaluation_with_the_loops_chains(tmp_path: Path) -> None:
-    run_notebook("04_self_reflection", tmp_path, run="run", problems=8, reflections=1)
+    run_notebook("04_self_reflection", tmp_path, run="run", problems=8, reflections=1, samples=2)
     reader = RunReader(tmp_path / "run")
     assert reader.evaluations == [0]
     assert reader.rounds == []
     loop = reader.evaluation(0)["lines"]["loop"]
     assert sum(loop["transitions"].values()) == 8
     assert count(reader, "eval_rollouts", "part = 'loop/solve'") == 8
+    assert count(reader, "eval_rollouts", "part = 'solve'") == 8 * 2
 
 
 def test_05_leaves_four_arms_at_about_equal_cost(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 FLAGS = (
@@ -45,6 +45,7 @@ def launched_chromium() -> Iterator[Browser]:
     Not for a whole session: Playwright's synchronous driver keeps an event loop running on this thread, and other
     tests want to run their own.
     """
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), headless=True, args=list(FLAGS))
         try:

@@ -21,7 +21,12 @@ import nbformat
 from playwright.sync_api import Locator, Page, expect
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 180
+START_SECONDS = 300
+READY = """() => {
+    const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
+    const kernel = context?.session?.kernel;
+    return context?.isReady && kernel?.connectionStatus === "connected" && kernel.status === "idle";
+}"""
 QUIET = {
     "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {
         "fetchNews": "false",
@@ -79,7 +84,12 @@ def lab_server(folder: Path, *arguments: str, **extra: str) -> Iterator[LabServe
     command = [sys.executable, "-m", "workbench", "lab", *arguments, "--no-browser", "--port", str(port), "--"]
     log = (home / "server.log").open("w+", encoding="utf-8")
     process = subprocess.Popen(
-        [*command, "--allow-root"], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True
+        [*command, "--allow-root", "--LabApp.expose_app_in_browser=True"],
+        cwd=folder,
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         found = _wait_for_address(process, home / "server.log")
@@ -127,9 +137,7 @@ class NotebookPage:
     def wait(self) -> NotebookPage:
         """Wait until the notebook is drawn and its kernel idle."""
         self.page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-        expect(self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first).to_be_visible(
-            timeout=START_SECONDS * 1000
-        )
+        self.page.wait_for_function(READY, timeout=START_SECONDS * 1000)
         return self
 
     def cell(self, number: int) -> Locator:
@@ -138,13 +146,22 @@ class NotebookPage:
 
     def start(self, number: int) -> Locator:
         """Run a cell, and do not wait for it."""
-        self.cell(number).locator(".jp-InputPrompt").click()
-        self.page.keyboard.press("Control+Enter")
-        return self.cell(number)
+        cell = self.cell(number)
+        cell.locator(".jp-InputPrompt").click()
+        expect(cell).to_have_class(re.compile("jp-mod-active"))
+        # What Ctrl+Enter runs; a key would be lost where the page takes the focus elsewhere at that moment.
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
+        expect(cell.locator(".jp-InputPrompt")).not_to_have_text(re.compile(r"\[ \]"))
+        return cell
 
-    def run(self, number: int, seconds: float = 120) -> Locator:
+    def run(self, number: int, seconds: float = START_SECONDS) -> Locator:
         """Run a cell and wait until it is done."""
-        cell = self.start(number)
+        self.start(number)
+        return self.done(number, seconds)
+
+    def done(self, number: int, seconds: float = START_SECONDS) -> Locator:
+        """Wait until a cell that was started is done."""
+        cell = self.cell(number)
         expect(cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]"), timeout=seconds * 1000)
         return cell
 
@@ -155,6 +172,12 @@ class NotebookPage:
     def interrupt(self) -> None:
         """The kernel's own interrupt, by its button in the notebook's toolbar."""
         self.page.locator('.jp-NotebookPanel-toolbar [data-command="notebook:interrupt-kernel"]').first.click()
+
+    def set_theme(self, name: str) -> None:
+        """Switch the theme with JupyterLab's own command ("JupyterLab Light", "JupyterLab Dark")."""
+        self.page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
+        light = "true" if "Light" in name else "false"
+        expect(self.page.locator("body")).to_have_attribute("data-jp-theme-light", light)
 
     def button(self, text: str, within: Locator | None = None) -> Locator:
         """A widget's button by its exact text."""

@@ -10,6 +10,7 @@ import ipywidgets as widgets
 CSS = """
 <style>
 .spark-panel { color: var(--jp-ui-font-color1); font-size: var(--jp-ui-font-size1, 13px); max-width: 1100px; }
+.jupyter-widgets.jupyter-widget-tab.spark-tabs > .lm-TabBar .lm-TabBar-tab { flex: 0 0 auto; min-width: 0; }
 .spark-panel .spark-row { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; }
 .spark-panel .spark-muted { color: var(--jp-ui-font-color1); opacity: .85; }
 .spark-panel .spark-note { border-left: 3px solid var(--jp-brand-color1, #1976d2); padding: 2px 8px; margin: 4px 0; }

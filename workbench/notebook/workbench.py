@@ -182,6 +182,7 @@ class Workbench:
                 "Export": self.export,
             }
             self._tabs = widgets.Tab([panel.widget for panel in panels.values()], titles=list(panels))
+            self._tabs.add_class("spark-tabs")
             self._tabs.selected_index = 0
             in_order = list(panels.values())
             self._tabs.observe(lambda change: _bring_to_front(in_order, change["new"]), "selected_index")

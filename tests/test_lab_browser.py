@@ -1,0 +1,248 @@
+"""The panels in a real Chromium, against a real JupyterLab that `workbench lab` has started.
+
+Every notebook has a kernel of its own. Asserted is what stands on the page, and what lies in the run folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from spark_kernel.runs.reader import RunReader
+from spark_kernel.runs.status import RunState
+from tests.helpers.browser import new_page, screenshot, serious_violations
+from tests.helpers.jupyter_lab import ROOT, LabServer, NotebookPage, lab_server, write_notebook
+from tests.helpers.runs import tiny_config
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+PATIENCE = 300
+"""Seconds for anything that a machine under load may take long for."""
+# Rounds of some seconds, in many small steps: there is a middle to stop in.
+LONG = "problems__per_round=24, rollout__samples=8, rollout__batch_size=8, learner__micro_batch_tokens=600"
+CONFIG = f"""
+from pathlib import Path
+from spark_kernel.lifecycle import start_run
+from tests.helpers.runs import tiny_config
+config = tiny_config(Path('base'), rounds=500, evaluation__every=0, {LONG})
+"""
+PANEL = ".spark-panel"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
+    """JupyterLab on a scratch folder that has a tiny model and problems in base/."""
+    folder = tmp_path_factory.mktemp("lab")
+    tiny_config(folder / "base")
+    write_notebook(folder / "start.ipynb", ["print(1)"])
+    with lab_server(folder, "start.ipynb", "--folder", str(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def lab_page(chromium: Any) -> Iterator[Page]:
+    """A page that is high enough for the panels."""
+    page = new_page(chromium, width=1280, height=1300)
+    page.on("dialog", lambda dialog: dialog.accept())
+    yield page
+    page.context.close()
+
+
+def notebook(page: Page, server: LabServer, name: str, cells: list[str]) -> NotebookPage:
+    write_notebook(server.folder / f"{name}.ipynb", cells)
+    return NotebookPage(page, server, f"{server.folder.name}/{name}.ipynb").open()
+
+
+def until(check: Any, what: str, seconds: float = PATIENCE) -> Any:
+    """Wait for something on disk."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = check()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"in vain: {what}")
+
+
+def events(run: Path, name: str) -> list[dict[str, Any]]:
+    return [event for event in RunReader(run).events() if event["event"] == name]
+
+
+def says(panel: Locator, text: str | re.Pattern[str]) -> None:
+    expect(panel).to_contain_text(text, timeout=PATIENCE * 1000)
+
+
+def press(nb: NotebookPage, text: str, panel: Locator) -> None:
+    """Press a button once it can be pressed."""
+    button = nb.button(text, panel)
+    expect(button).to_be_enabled(timeout=PATIENCE * 1000)
+    button.click()
+
+
+def test_start_stop_resume_fork_reload_second_tab_and_theme(lab_page: Page, server: LabServer, chromium: Any) -> None:
+    run = server.folder / "runs" / "demo"
+    nb = notebook(
+        lab_page,
+        server,
+        "controls",
+        [
+            f"import workbench\n{CONFIG}wb = workbench.new(config, 'runs/demo')\nwb.controls",
+            "print('the kernel is free while the worker is', wb.driver.state.mode)",
+            "wb = workbench.open('runs/demo')\nwb",
+        ],
+    )
+    controls = nb.run(0).locator(PANEL).first
+    says(controls, "not started")
+    expect(nb.button("Stop", controls)).to_be_disabled()
+
+    # Start: the cell was done at once, and another one runs while the worker trains.
+    press(nb, "Train", controls)
+    says(nb.run(1), "the kernel is free while the worker is working")
+
+    # Stop in mid-round, pressed twice as people do: acknowledged, and effective before the round is over.
+    says(controls, re.compile(r"round \d+: update [1-9]\d* of \d+"))
+    begun = events(run, "phase_started")[-1]["round"]
+    press(nb, "Stop", controls)
+    says(controls, re.compile("stopping|Stopped in round"))
+    says(controls, re.compile(r"Stopped in round \d+, .* is due; a checkpoint is written"))
+    stopped = events(run, "stopped")[-1]
+    stopped_in = stopped["round"]
+    assert begun <= stopped_in <= begun + 1
+    assert RunReader(run).rounds == list(range(1, stopped_in))
+    assert RunReader(run).checkpoints[-1].in_progress == (stopped["due"] != "roll_out (policy period)")
+    press(nb, "Let go", controls)
+    says(controls, "watching")
+    assert RunReader(run).status().state is RunState.STOPPED
+
+    # Resume, and finish the round that was stopped.
+    press(nb, "Resume", controls)
+    says(controls, "ready")
+    press(nb, "Finish round", controls)
+    until(lambda: RunReader(run).rounds[-1:] == [stopped_in], "the stopped round is finished")
+
+    # While it trains: reload the page and open the panels again. Nothing is lost, nobody notices.
+    rounds = controls.locator("input[type=number]").first
+    rounds.fill("400")
+    rounds.press("Tab")
+    press(nb, "Train", controls)
+    says(controls, "working")
+    lab_page.reload()
+    nb.wait()
+    everything = nb.run(2)
+    again = everything.locator(f"{PANEL}:visible").first
+    says(again, "working")
+    assert len(events(run, "created")) == 1
+
+    screenshot(lab_page, "all-panels-while-training")
+
+    # A second tab on the same notebook agrees with the first, and may stop what the first one started.
+    second_page = new_page(chromium, width=1280, height=1300)
+    second = NotebookPage(second_page, server, nb.name).open("another")
+    other = second.run(2).locator(f"{PANEL}:visible").first
+    says(other, "working")
+    press(second, "Stop", other)
+    says(other, "Stopped in round")
+    says(again, "Stopped in round")
+    assert again.locator(".spark-pill").first.inner_text() == other.locator(".spark-pill").first.inner_text() == "ready"
+    second_page.context.close()
+
+    # Fork from round 1.
+    again.locator("input[placeholder=name]").fill("demo-fork")
+    again.locator("input[placeholder=name]").press("Tab")
+    press(nb, "Fork from it", again)
+    fork = server.folder / "runs" / "demo-fork"
+    says(again, "demo-fork goes on from demo after round 0")
+    assert RunReader(fork).info.parent is not None
+    press(nb, "Finish round", again)
+    until(lambda: RunReader(fork).rounds == [1], "the fork has a round of its own")
+
+    # Light and dark.
+    for theme in ("Light", "Dark"):
+        nb.set_theme(f"JupyterLab {theme}")
+        screenshot(lab_page, f"controls-{theme.lower()}")
+        assert serious_violations(lab_page, PANEL) == []
+    press(nb, "Let go", again)
+    says(again, "watching")
+
+
+def test_the_kernels_own_interrupt_stops_a_cell_that_waits(lab_page: Page, server: LabServer) -> None:
+    run = server.folder / "runs" / "waiting"
+    nb = notebook(
+        lab_page,
+        server,
+        "interrupt",
+        [
+            f"{CONFIG}trainer = start_run(config, 'runs/waiting')",
+            "trainer.train()",
+            "trainer.close()\nprint('stopped' if trainer.stopped else 'not stopped')",
+            "import workbench\nwb = workbench.open('runs/waiting')\nwb.train()",
+            "wb.close()",
+        ],
+    )
+    nb.run(0)
+    # trainer.train() itself, on the main thread.
+    nb.start(1)
+    until(lambda: len(events(run, "phase_finished")) >= 1, "training is under way")
+    assert nb.is_running(1)
+    nb.interrupt()
+    done = nb.done(1)
+    expect(done.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']")).to_have_count(0)
+    says(nb.run(2), "stopped")
+    reader = RunReader(run)
+    assert reader.status().state is RunState.STOPPED
+    in_round = events(run, "stopped")[-1]["round"]
+
+    # The panels' own blocking call, whose work is on another thread.
+    nb.start(3)
+    closed = events(run, "closed")[-1]["number"]
+    until(lambda: events(run, "phase_started")[-1]["number"] > closed, "it goes on")
+    nb.interrupt()
+    done = nb.done(3)
+    expect(done.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']")).to_have_count(0)
+    says(done, re.compile(r"Stopped in round \d+"))
+    nb.run(4)
+    assert events(run, "stopped")[-1]["round"] >= in_round
+    assert RunReader(run).status().state is RunState.STOPPED
+
+
+def test_a_run_that_is_killed_while_panels_watch_it(lab_page: Page, server: LabServer) -> None:
+    run = server.folder / "runs" / "killed"
+    program = f"{CONFIG}start_run(config, 'runs/killed').train()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    writer = subprocess.Popen([sys.executable, "-c", program], cwd=server.folder, env=environment)
+    try:
+        nb = notebook(
+            lab_page,
+            server,
+            "killed",
+            ["import workbench\nwb = workbench.open('runs/killed')\nwb.controls", "wb.close()"],
+        )
+        until(lambda: (run / "run.json").exists() and events(run, "phase_finished"), "the other process trains")
+        panel = nb.run(0).locator(PANEL).first
+        says(panel, re.compile(f"Process {writer.pid} on .* is writing this run"))
+        expect(nb.button("Train", panel)).to_be_disabled()
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        says(panel, "ended without closing it")
+        assert RunReader(run).status().state is RunState.KILLED
+        before = len(RunReader(run).rounds)
+        press(nb, "Resume", panel)
+        says(panel, "ready")
+        press(nb, "Finish round", panel)
+        until(lambda: len(RunReader(run).rounds) == before + 1, "the round in flight is finished")
+        press(nb, "Let go", panel)
+        says(panel, "watching")
+        nb.run(1)
+    finally:
+        writer.kill()
+        writer.wait()
