@@ -15,6 +15,7 @@ from workbench.notebook.controls import Controls
 from workbench.notebook.driver import BUSY, Action, Driver, DriverState, Mode
 from workbench.notebook.refresher import Refresher
 from workbench.notebook.run_on_disk import Seen
+from workbench.recorded import recorded_run
 
 PATIENCE = 120.0
 
@@ -96,3 +97,15 @@ def test_train_stop_and_fork_by_clicks_while_a_refresher_keeps_the_panel_up_to_d
     refresher.end()
     assert driver.config.learner.learning_rate == 1e-4
     assert driver.config.evaluation.every == 0
+
+
+def test_the_recorded_run_is_only_looked_at() -> None:
+    before = {path: path.stat().st_mtime_ns for path in recorded_run().rglob("*")}
+    driver = Driver(recorded_run())
+    controls = Controls(driver)
+    for action in (Action.RESUME, Action.TRAIN, Action.BACK, Action.FORK):
+        assert "only to look at" in (controls.why_not(action) or "")
+        assert controls.button(action).disabled
+        controls.button(action).click()  # as a click does that was on its way
+    assert driver.state.mode is Mode.WATCHING
+    assert {path: path.stat().st_mtime_ns for path in recorded_run().rglob("*")} == before

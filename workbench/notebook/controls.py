@@ -13,6 +13,7 @@ from workbench.notebook.configuration import Configuration
 from workbench.notebook.driver import BUSY, Action, Driver, DriverState, Mode
 from workbench.notebook.run_on_disk import Seen
 from workbench.notebook.style import Panel, note, row
+from workbench.recorded import recorded_run
 
 WORDS = {
     Mode.NEW: "not started",
@@ -117,6 +118,10 @@ class Controls(Panel):
         if reason is not None:
             return reason
         state, seen = self._driver.state, self._seen
+        if action in (*WRITES, Action.FORK) and state.run == recorded_run():
+            return (
+                "The recorded run is part of the program and only to look at: workbench.new() starts one of your own."
+            )
         if self._configuration is not None and self._configuration.problem:
             if state.mode is Mode.NEW and action in STARTS:
                 return f"The configuration is not valid: {self._configuration.problem}"
