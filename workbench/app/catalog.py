@@ -6,6 +6,7 @@ A name that comes from a page is looked up in a list, never joined to a path, so
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from workbench.views.run_view import RunView
 STARTER = next(iter(BUILT_IN))
 SHOWN_CHECKPOINTS = 40
 """Checkpoints of one run that are offered: the newest ones."""
+LISTED_SECONDS = 1.0
 OPEN_RUNS = 8
 """Runs whose tables are kept in memory."""
 
@@ -54,12 +56,12 @@ class Catalog:
     recorded: Mapping[str, Path] = field(default_factory=dict)
     downloaded: bool = True
     _views: OrderedDict[Path, RunView] = field(default_factory=OrderedDict)
+    _listed: tuple[float, list[RunSummary]] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def runs(self) -> list[RunSummary]:
         """Readable runs, newest first; those that ship with the package last."""
-        found = list_runs(self.runs_root) if self.runs_root.is_dir() else []
-        readable = [run for run in found if run.state is not RunState.UNREADABLE]
+        readable = [run for run in self._found() if run.state is not RunState.UNREADABLE]
         return sorted(readable, key=lambda run: run.created, reverse=True)
 
     def run_names(self) -> list[str]:
@@ -69,8 +71,7 @@ class Catalog:
 
     def unreadable(self) -> list[str]:
         """A sentence for each folder that is a run and cannot be read."""
-        found = list_runs(self.runs_root) if self.runs_root.is_dir() else []
-        return [f"{run.name}: {run.problem}" for run in found if run.state is RunState.UNREADABLE]
+        return [f"{run.name}: {run.problem}" for run in self._found() if run.state is RunState.UNREADABLE]
 
     def open_run(self, name: str) -> RunView:
         """The run of a name.
@@ -112,6 +113,15 @@ class Catalog:
     def roots(self) -> list[Path]:
         """Folders whose names are nobody's business on a public page."""
         return [self.runs_root.absolute(), *(path.parent.absolute() for path in self.recorded.values()), Path.home()]
+
+    def _found(self) -> list[RunSummary]:
+        """The runs below the root; one event asks several times, so what was found stays good for a moment."""
+        known, now = self._listed, time.monotonic()
+        if known is not None and now - known[0] < LISTED_SECONDS:
+            return known[1]
+        found = list_runs(self.runs_root) if self.runs_root.is_dir() else []
+        self._listed = (time.monotonic(), found)
+        return found
 
     def _folder(self, name: str) -> Path:
         for run in self.runs():

@@ -114,9 +114,9 @@ def _verdicts(detail: RolloutDetail) -> str:
     more = len(detail.verdicts) - SHOWN_VERDICTS
     rest = f'<p class="sw-muted">{more} more verdicts.</p>' if more > 0 else ""
     return (
-        '<h3>What judges said about it</h3><div class="sw-scroll"><table class="sw-table"><thead><tr><th>round</th>'
+        '<h3>What judges said about it</h3><table class="sw-table sw-fit"><thead><tr><th>round</th>'
         "<th>kind</th><th>place</th><th>verdict</th><th>takes it for right</th><th>verdict is right</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>{rest}"
+        f"<tbody>{rows}</tbody></table>{rest}"
     )
 
 
@@ -128,6 +128,6 @@ def _group(detail: RolloutDetail) -> str:
         for s in detail.siblings
     )
     return (
-        '<h3>Its group</h3><div class="sw-scroll"><table class="sw-table"><thead><tr><th>sample</th><th>read</th>'
-        f"<th>correct</th><th>reward</th><th>advantage</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        '<h3>Its group</h3><table class="sw-table sw-fit"><thead><tr><th>sample</th><th>read</th>'
+        f"<th>correct</th><th>reward</th><th>advantage</th></tr></thead><tbody>{rows}</tbody></table>"
     )

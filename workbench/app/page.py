@@ -245,7 +245,13 @@ def _opener(context: AppContext, parts: Parts) -> Any:
             active = asked["tab"]
         out |= {parts.bar.active: active, parts.tabs: gr.update(selected=active)}
         if "sample" not in asked:
-            return _fill(context, parts, active, run, round, out[parts.bar.theme], None) | out
+            # The tab that is selected here asks for its contents itself; a round's texts need not wait for figures.
+            shown = {parts.bar.row: gr.update(visible=active in OF_A_RUN)}
+            shown[parts.bar.state] = _state(context, run, active in OF_A_RUN)
+            view = context.catalog.open_run(run)
+            if active == ROUNDS and round in view.rounds():
+                shown |= {parts.rounds.phases[name]: text for name, text in round_texts(view, round).items()}
+            return shown | out
         query = SampleQuery(round, HELD_OUT if asked.get("held_out") == "1" else THIS_ROUND)
         values = (query.scope, str(Preset.ALL), ANY, ANY, "")
         out |= dict(zip(parts.samples.filters, values, strict=True))

@@ -93,16 +93,13 @@ def _run(view: RunView) -> list[str]:
 
 
 def _licence(path: str) -> str:
-    """The licence that a local model's card names; a hub model's page is not asked for it."""
+    """The licence that comes with a model here; a hub model's page is not asked for it."""
     from pathlib import Path
 
-    from spark_kernel.base_model import licence_of
-    from spark_kernel.models.load import BUILT_IN, resolve_model
+    from spark_kernel.base_model import describe_base
+    from spark_kernel.models.load import resolve_model
+    from spark_kernel.models.settings import ModelSettings
 
-    if path in BUILT_IN:
-        return "apache-2.0"
-    folder = Path(resolve_model(path))
-    card = folder / "README.md"
-    if not card.is_file():
-        return "see its page"
-    return licence_of(card.read_text(encoding="utf-8", errors="replace")).get("license", "unknown")
+    if not Path(resolve_model(path)).exists():
+        return "see its page on the hub"
+    return describe_base(ModelSettings(path)).licence.get("license", "unknown")
