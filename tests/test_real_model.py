@@ -14,10 +14,12 @@ from spark_kernel.runs.reader import RunReader
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 SMALL = [
     "--rounds=1",
-    "--problems.per_round=3",
+    "--problems.per_round=2",
     "--rollout.samples=4",
-    "--rollout.max_new_tokens=32",
-    "--rollout.verdict_max_new_tokens=32",
+    "--rollout.max_new_tokens=24",
+    "--rollout.verdict_max_new_tokens=24",
+    "--recycle.judge_quota=1",
+    "--recycle.reflection_quota=1",
     "--evaluation.every=0",
     "--threads=2",
 ]
@@ -34,15 +36,15 @@ def test_a_round_of_smollm2(tmp_path: Path, engine: list[str]) -> None:
     reader = RunReader(tmp_path / "run")
     (report,) = reader.reports()
     solve = next(line for line in report.kinds if line.kind == "solve")
-    assert solve.n == 12
+    assert solve.n == 8
     assert solve.length_mean
     assert solve.length_mean > 3
     rows = reader.table("rollouts").to_pylist()
     assert any(row["answer"] for row in rows), "the model boxes some answers"
     assert all(len(row["logprobs"]) == len(row["token_ids"]) for row in rows)
     kinds = {line.kind for line in report.kinds if line.n}
-    assert kinds >= {"solve", "reflection"}
-    assert kinds & {"pointwise", "pairwise"}
+    assert "solve" in kinds
+    assert kinds & {"pointwise", "pairwise", "reflection"}, "something was recycled"
     mismatches = [u.sampler_mismatch["mean_abs_logprob"] for u in report.updates if u.loss_tokens]
     assert all(0 < mismatch < 0.1 for mismatch in mismatches), "bfloat16 rounds differently, and no more"
 
