@@ -103,7 +103,8 @@ def open_tab(page, name: str) -> None:
         page.locator(".overflow-dropdown button", has_text=name).click()
 
 
-def test_ask_and_watch_three_columns_stream(page, app) -> None:
+def test_ask_and_watch_three_columns_stream(page, app, models: PacedModels, monkeypatch) -> None:
+    monkeypatch.setattr(models.engine, "pause", 0.15)
     opened(page, app.url)
     page.evaluate(
         """() => {
@@ -116,6 +117,7 @@ def test_ask_and_watch_three_columns_stream(page, app) -> None:
             }).observe(document.querySelector('#sw-answers'), {childList: true, subtree: true, characterData: true});
         }"""
     )
+    page.locator("#sw-question textarea").fill("What is 40 + 2?")
     page.click("#sw-ask")
     page.wait_for_selector(".sw-outcome")
     seen = [json.loads(step) for step in page.evaluate("window.seen")]
@@ -165,10 +167,11 @@ def test_filter_and_search_ten_thousand_samples(page, app) -> None:
     wrong = time.perf_counter() - started
     milliseconds = page.evaluate(
         """async () => {
-            const summary = document.querySelector('#sw-summary'), before = summary.innerText;
+            const summary = document.querySelector('#sw-summary');
+            const count = () => (summary.innerText.match(/of (\\d+) \\(10000 in all/) || [])[1], before = count();
             const box = document.querySelector('#sw-search textarea, #sw-search input');
             const changed = new Promise(done => new MutationObserver((_, watch) => {
-                if (summary.innerText !== before) { watch.disconnect(); done(performance.now()); }
+                if (count() && count() !== before) { watch.disconnect(); done(performance.now()); }
             }).observe(summary, {childList: true, subtree: true, characterData: true}));
             const start = performance.now();
             box.value = 'cannot'; box.dispatchEvent(new Event('input', {bubbles: true}));
