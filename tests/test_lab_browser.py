@@ -246,3 +246,26 @@ def test_a_run_that_is_killed_while_panels_watch_it(lab_page: Page, server: LabS
     finally:
         writer.kill()
         writer.wait()
+
+
+def test_every_panel_of_the_recorded_run_in_light_and_dark(lab_page: Page, server: LabServer) -> None:
+    nb = notebook(lab_page, server, "recorded", ["import workbench\nwb = workbench.open()\nwb"])
+    nb.run(0)
+    tabs = nb.cell(0).locator(".lm-TabBar-tab")
+    expect(tabs.first).to_be_visible(timeout=PATIENCE * 1000)
+    names = [re.sub(r"\W+", "-", name.lower()) for name in tabs.all_inner_texts()]
+    assert names[:2] == ["controls", "dashboard"]
+    found = {}
+    for theme in ("Light", "Dark"):
+        nb.set_theme(f"JupyterLab {theme}")
+        for place, name in enumerate(names):
+            tabs.nth(place).click()
+            panel = nb.cell(0).locator(f"{PANEL}:visible").first
+            expect(panel).to_be_visible()
+            if name == "dashboard":
+                # A figure has its title once it is drawn.
+                expect(panel.locator(".js-plotly-plot text.gtitle")).to_have_count(6, timeout=PATIENCE * 1000)
+            lab_page.wait_for_timeout(700)
+            screenshot(lab_page, f"{name}-{theme.lower()}")
+            found[name, theme] = serious_violations(lab_page, PANEL)
+    assert {place: broken for place, broken in found.items() if broken} == {}
