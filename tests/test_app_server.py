@@ -81,8 +81,10 @@ def private(http: httpx.Client, name: str, data: list):
 FILTERS = ["this round", "all", "any", "any", ""]
 
 
-def test_through_gradio_client_the_answer_streams_and_only_one_endpoint_is_named(app) -> None:
+def test_through_gradio_client_the_answer_streams_and_only_one_endpoint_is_named(app, models, monkeypatch) -> None:
     from gradio_client import Client
+
+    monkeypatch.setattr(models.engine, "pause", 0.05)
 
     client = Client(app.url, verbose=False)
     assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {"/ask"}
