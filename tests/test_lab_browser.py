@@ -20,7 +20,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState
-from tests.helpers.browser import new_page, screenshot, serious_violations
+from tests.helpers.browser import dom_nodes, new_page, screenshot, serious_violations
 from tests.helpers.jupyter_lab import ROOT, LabServer, NotebookPage, lab_server, write_notebook
 from tests.helpers.runs import tiny_config
 
@@ -246,6 +246,69 @@ def test_a_run_that_is_killed_while_panels_watch_it(lab_page: Page, server: LabS
     finally:
         writer.kill()
         writer.wait()
+
+
+GROWING = """
+from dataclasses import replace
+from pathlib import Path
+import workbench
+from ipywidgets.widgets import widget
+from spark_kernel.evaluate.round_metrics import kind_stats
+from spark_kernel.events import Event
+from spark_kernel.runs.writer import RunWriter
+from tests.helpers.recorded_runs import make_round
+writer = RunWriter.create(Path("runs/growing"), "seed: 0\\nrounds: 500\\n", {})
+def add(number):
+    records, _, report = make_round(number)
+    kinds = tuple(line for period, groups in records.groups.items() for line in kind_stats(groups, period))
+    writer.finish_round(records, replace(report, kinds=kinds))
+updates = 0
+def go_on(count):
+    "One update after the other, every tenth of them a round; in between, progress within a round."
+    global updates
+    for _ in range(count):
+        updates += 1
+        if updates % 10 == 0:
+            add(1 + updates // 10)
+        wb.driver._listen(Event("progress", updates // 10, "policy", "roll_out", done=updates % 10, total=10))
+        wb.refresh()
+    print("updates", updates, "widgets", len(widget._instances))
+add(1)
+wb = workbench.open("runs/growing")
+"""
+
+
+def test_500_updates_leave_as_many_elements_as_there_were(lab_page: Page, server: LabServer) -> None:
+    nb = notebook(
+        lab_page,
+        server,
+        "growing",
+        [GROWING, "wb.controls", "wb.dashboard", "go_on(50)", "go_on(450)", "wb.close()\nwriter.close('stopped')"],
+    )
+    nb.run(0)
+    nb.run(1)
+    figures = nb.run(2).locator(".js-plotly-plot")
+    expect(figures.first).to_be_visible(timeout=PATIENCE * 1000)
+
+    def counts() -> tuple[int, int, int]:
+        """Figures; elements of our panels but for the points of lines; characters of the panels' text."""
+        lab_page.wait_for_timeout(1500)
+        points = lab_page.locator(f"{PANEL} g.points *, {PANEL} g.errorbars *, {PANEL} .errorbar *").count()
+        return figures.count(), dom_nodes(lab_page, PANEL) - points, lab_page.locator(PANEL).count()
+
+    nb.run(3)
+    says(nb.cell(3), "updates 50")
+    early = counts()
+    widgets = re.findall(r"widgets (\d+)", nb.cell(3).inner_text())
+    nb.run(4, PATIENCE)
+    says(nb.cell(4), "updates 500")
+    late = counts()
+    assert late[0] == early[0] == 6
+    assert late[2] == early[2]
+    # Axes have a few more or fewer ticks as they grow.
+    assert abs(late[1] - early[1]) <= 0.1 * early[1], (early, late)
+    assert re.findall(r"widgets (\d+)", nb.cell(4).inner_text()) == widgets
+    nb.run(5)
 
 
 def test_every_panel_of_the_recorded_run_in_light_and_dark(lab_page: Page, server: LabServer) -> None:
