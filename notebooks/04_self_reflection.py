@@ -40,7 +40,6 @@ import pandas as pd
 
 from spark_kernel.config import load_config
 from spark_kernel.lifecycle import resume_run, start_run
-from workbench.commands.reflect import print_step
 from workbench.notebook.progress import CellProgress
 from workbench.views import RunView
 
@@ -73,6 +72,14 @@ from spark_kernel.test_time.steps import LoopSettings
 rollout = trainer.config.rollout
 sampling = Sampling(rollout.max_new_tokens, temperature=0.0, max_prompt_tokens=rollout.max_prompt_tokens)
 settings = LoopSettings(solve=sampling, judge=sampling, reflect=sampling, reflections=reflections)
+
+
+def print_step(step):
+    """One line for a step as soon as it is sampled."""
+    outcome = f"verdict {step.verdict}" if step.kind.judges else f"answer {step.answer}"
+    print(f"problem {step.problem_id}, step {step.index + 1}, {step.kind}: {outcome} ({step.tokens} tokens)")
+
+
 attempts = self_correct(trainer.parts.engine, held_out[:3], settings, seed=trainer.config.seed, on_step=print_step)
 
 # %% [markdown]

@@ -267,7 +267,7 @@ class Trainer:
 
         def progress(line: str, count: int) -> None:
             finished[line] += count
-            self._emit("progress", phase=f"evaluate {line}", done=finished[line])
+            self._emit("progress", round=self.state.completed, phase=f"evaluate {line}", done=finished[line])
 
         with stops_on_signals(self.stop.ask):
             evaluation = evaluate_held_out(

@@ -16,7 +16,13 @@ TEST_MODEL = "smollm2-135m"
 
 
 def pytest_configure() -> None:
-    """Have Ctrl-C work in the processes that tests start, also where the suite itself runs in the background."""
+    """Have Ctrl-C work in the processes that tests start, also where the suite itself runs in the background.
+
+    setuptools comes first: it replaces the standard library's distutils and refuses to once that was imported, which
+    some test does before vLLM and TRL import setuptools in the same process.
+    """
+    import setuptools  # noqa: F401
+
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

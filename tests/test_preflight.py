@@ -183,6 +183,8 @@ def test_what_is_proposed_fits_and_nothing_less_does(
     settings, demand = assembly.model_settings(config), assembly.memory_demand(config)
     free = int(free_gib * GIB)
     monkeypatch.setattr(memory, "free_bytes", lambda _device: free)
+    # The numbers below are those of a processor without bfloat16 instructions, whatever runs the test.
+    monkeypatch.setattr("spark_kernel.models.estimate.computes_in_bfloat16", lambda _device, _size: False)
     with pytest.raises(InputError, match=r"needs at least 150\.6 GiB") as refused:
         check_memory(settings, demand)
     known = cache(lambda lora, dtype: weighed(replace(settings, lora=lora, dtype=dtype)))
