@@ -33,7 +33,7 @@ run: setup  ## set up, then train with the quickstart preset and print a report
 test: setup-dev test-model  ## set up, then the whole test suite
 	@$(PYTEST) $(ARGS)
 
-test-fast: setup-dev  ## the tests that take a minute together
+test-fast: setup-dev  ## the quick tests: under two minutes on two cores
 	@$(PYTEST) -m "not slow and not model and not vllm" $(ARGS)
 
 # The small real language model for the tests marked `model`. Where it cannot be had they are skipped, except in CI.
