@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from spark_kernel.errors import RunFolderError
+from spark_kernel.evaluate.judge_metrics import CalibrationBin
 from spark_kernel.runs.reader import RunReader
 from workbench.views.round_tables import TableCache
 from workbench.views.series import held_out_figures
@@ -17,17 +18,6 @@ from workbench.views.verdicts import JUDGES
 
 UNREADABLE = "unreadable"
 VERDICTS = {"pointwise": ("Yes", "No"), "pairwise": ("A", "B")}
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationBin:
-    """Judgements whose probability of "Yes" lies in [low, high): number, mean probability, share of correct answers."""
-
-    low: float
-    high: float
-    n: int
-    probability: float | None
-    correct: float | None
 
 
 @dataclass(frozen=True, slots=True)
