@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup_environment.py --venv $(VENV) --variant $(VARIANT)
 PYTEST := $(BIN)/python -m pytest --timeout 600
+FAST := not slow and not model and not vllm
+SIDE_BY_SIDE := -n auto --maxprocesses 8
 TEST_MODEL := smollm2-135m
 
 .DEFAULT_GOAL := help
@@ -30,11 +32,16 @@ setup-vllm:  ## the same with the CPU build of vLLM (on a GPU machine vLLM comes
 run: setup  ## set up, then train with the quickstart preset and print a report
 	@$(BIN)/workbench run quickstart $(ARGS)
 
+# The quick tests side by side, then the others one by one: they use all cores themselves. Exit code 5 is "no test chosen":
+# ARGS may choose among one kind only.
 test: setup-dev test-model  ## set up, then the whole test suite
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) $(SIDE_BY_SIDE) -m "$(FAST)" $(ARGS); fast=$$?; \
+	[ $$fast -eq 0 ] || [ $$fast -eq 5 ] || exit $$fast; \
+	$(PYTEST) -m "not ($(FAST))" $(ARGS); rest=$$?; \
+	[ $$rest -eq 5 ] && exit $$fast; exit $$rest
 
-test-fast: setup-dev  ## the quick tests: under two minutes on two cores
-	@$(PYTEST) -m "not slow and not model and not vllm" $(ARGS)
+test-fast: setup-dev  ## the quick tests: under a minute on two cores
+	@$(PYTEST) $(SIDE_BY_SIDE) -m "$(FAST)" $(ARGS)
 
 # The small real language model for the tests marked `model`. Where it cannot be had they are skipped, except in CI.
 test-model: setup-dev

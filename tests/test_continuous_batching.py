@@ -20,6 +20,7 @@ from spark_kernel.rollout.engine import Completion, Sampling
 from spark_kernel.rollout.transformers_engine import TransformersEngine
 from tests.helpers.tiny_models import ARCHITECTURES, save_talkative_llama, save_tiny_architecture
 
+pytestmark = pytest.mark.slow
 SAMPLING = Sampling(20)
 
 

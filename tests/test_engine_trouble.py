@@ -19,6 +19,7 @@ from tests.helpers.runs import fingerprint, tiny_config
 from workbench.reports import mismatch_lines, print_report
 from workbench.terminal import Terminal
 
+pytestmark = pytest.mark.slow
 LEFT_OUT = "The vLLM server at http://host:8000 cannot be reached: its prompts go to the other servers"
 
 

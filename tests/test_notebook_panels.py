@@ -21,6 +21,8 @@ from workbench.notebook.workbench import Workbench
 from workbench.recorded import recorded_run
 from workbench.views import Preset, RunView
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

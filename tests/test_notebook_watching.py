@@ -25,6 +25,7 @@ from workbench.notebook.driver import BUSY, Action, Mode
 from workbench.notebook.workbench import Workbench
 from workbench.recorded import recorded_run
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 PATIENCE = 240.0
 TRAIN = """

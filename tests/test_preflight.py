@@ -32,6 +32,7 @@ from tests.helpers.runs import tiny_config
 from tests.helpers.tiny_models import ARCHITECTURES, save_tiny_architecture, save_tiny_idefics3, save_tiny_llama
 from tests.test_learner import some_groups
 
+pytestmark = pytest.mark.slow
 GIB = 2**30
 LORAS = (None, LoraSettings(rank=4), LoraSettings(rank=3, dora=True))
 DEMAND = MemoryDemand("adamw", reference=True, max_new_tokens=768, rows=8)

@@ -28,6 +28,7 @@ from workbench.report_page.page import page_html, write_page
 from workbench.report_page.tables import write_tables
 from workbench.views import RunView
 
+pytestmark = pytest.mark.slow
 HOSTILE = (
     "</script><script>window.hacked = 1</script><img src='http://evil.example/x.png' onerror='window.hacked = 2'>"
     '{{ 7 * 7 }}<!-- </pre><a href="javascript:window.hacked=3">'

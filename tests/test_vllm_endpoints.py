@@ -28,6 +28,7 @@ from spark_kernel.rollout.vllm_servers import ServerRequest, Servers, VllmServer
 from tests.helpers.cli import tiny_flags, workbench
 from tests.helpers.tiny_models import save_tiny_llama
 
+pytestmark = pytest.mark.slow
 KEY = "a-key-for-one-host"
 MODELS = {
     "object": "list",
