@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from spark_kernel.config import RunConfig
 from spark_kernel.engine_assembly import VLLM_CPU_CACHE_GIB, check_engine, make_engine
-from spark_kernel.errors import InputError
+from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.evaluate.held_out import EvaluationSettings
+from spark_kernel.learner.checkpoint import load_policy_state
 from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.optimizers import STATE_BYTES, check_optimizer
 from spark_kernel.learner.selection import planned_steps
@@ -21,7 +23,7 @@ from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.estimate import MemoryDemand, SamplerMemory
 from spark_kernel.models.load import load_encoder, pick_device
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.models.preflight import Preflight, check_memory
+from spark_kernel.models.preflight import Preflight, check_memory, check_sampling_memory
 from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
 from spark_kernel.problems.registry import make_source
@@ -37,6 +39,23 @@ from spark_kernel.verify.pool import VerifierPool
 
 PROMPTS_CHECKED = 200
 """Problems whose prompts are measured before training starts; later ones that do not fit become exclusions."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationParts:
+    """Everything that an evaluation needs; `config` with what was planned from memory filled in."""
+
+    policy: Policy
+    engine: RolloutEngine
+    stream: ProblemStream
+    pool: VerifierPool
+    config: RunConfig
+    remarks: Remarks = field(default_factory=Remarks)
+
+    def close(self) -> None:
+        """Release worker processes and engine; calling it twice is fine."""
+        self.pool.close()
+        self.engine.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +75,14 @@ class Parts:
     preflight: Preflight | None = None
     remarks: Remarks = field(default_factory=Remarks)
 
+    @property
+    def for_evaluation(self) -> EvaluationParts:
+        """What an evaluation needs of them."""
+        return EvaluationParts(self.policy, self.engine, self.stream, self.pool, self.config, self.remarks)
+
     def close(self) -> None:
         """Release worker processes and engine; calling it twice is fine."""
-        self.pool.close()
-        self.engine.close()
+        self.for_evaluation.close()
 
 
 def model_settings(config: RunConfig) -> ModelSettings:
@@ -202,6 +225,41 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
         raise
 
 
+def assemble_for_evaluation(config: RunConfig, checkpoint: Path | None = None) -> EvaluationParts:
+    """Load what only samples and scores: no optimizer, no frozen copy, no bound on the number of problems to train on.
+
+    Args:
+        checkpoint: a checkpoint of this configuration's run, whose weights replace the initial model's.
+
+    Raises:
+        InputError: anything about the configuration, problems or model that cannot work.
+        RunFolderError: the checkpoint cannot be read, as when its run has deleted it.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    config = config.model_copy(update={"threads": config.threads or torch.get_num_threads()})
+    check_engine(config)
+    verify = config.verify
+    pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
+    try:
+        one = config.problems.model_copy(update={"per_round": 1})
+        stream = make_stream(config if checkpoint else config.model_copy(update={"problems": one}), pool)
+        check_sampling_memory(model_settings(config), memory_demand(config))
+        policy = load_policy(model_settings(config))
+        if checkpoint is not None:
+            try:
+                load_policy_state(policy, checkpoint)
+            except (OSError, SafetensorError) as error:
+                raise RunFolderError(f"The checkpoint {checkpoint} cannot be read: {error}.") from error
+        if config.rollout.batch_size is None:
+            config = _with_decode_rows(config, policy, memory.shape_of(policy.network, autocast=policy.loaded.autocast))
+        remarks = Remarks()
+        return EvaluationParts(policy, make_engine(config, policy, remarks), stream, pool, config, remarks)
+    except BaseException:
+        pool.close()
+        raise
+
+
 def memory_demand(config: RunConfig) -> MemoryDemand:
     """What a run asks of memory besides its model, as the preflight has it."""
     rollout, sampler = config.rollout, None
@@ -242,12 +300,16 @@ def with_batch_plan(config: RunConfig, policy: Policy) -> RunConfig:
         )
         tokens = memory.plan_micro_batch_tokens(free, per_token, state + memory.head_bytes(shape), device)
         config = config.model_copy(update={"learner": config.learner.model_copy(update={"micro_batch_tokens": tokens})})
-    if open_rows:
-        longest = min(config.rollout.max_prompt_tokens + config.rollout.max_new_tokens, policy.loaded.context_length)
-        per_row = memory.decoding_bytes_per_row(shape, tokens=longest)
-        rows = memory.plan_decode_rows(max(0, free - state), per_row, device)
-        config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"batch_size": rows})})
-    return config
+    return _with_decode_rows(config, policy, shape, reserved=state) if open_rows else config
+
+
+def _with_decode_rows(config: RunConfig, policy: Policy, shape: memory.ModelShape, reserved: int = 0) -> RunConfig:
+    """The configuration with the rows that are decoded side by side planned from what is free beside `reserved`."""
+    free, device = memory.free_bytes(policy.device), policy.device.type
+    longest = min(config.rollout.max_prompt_tokens + config.rollout.max_new_tokens, policy.loaded.context_length)
+    per_row = memory.decoding_bytes_per_row(shape, tokens=longest)
+    rows = memory.plan_decode_rows(max(0, free - reserved), per_row, device)
+    return config.model_copy(update={"rollout": config.rollout.model_copy(update={"batch_size": rows})})
 
 
 def roll_out_settings(config: RunConfig) -> RollOutSettings:

@@ -7,22 +7,19 @@ or with `merge` an ordinary folder with the adapter merged into full weights. Th
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from spark_kernel.assembly import model_settings
 from spark_kernel.base_model import BaseModel
 from spark_kernel.config import RunConfig
-from spark_kernel.errors import InputError, RunFolderError
+from spark_kernel.errors import InputError
 from spark_kernel.learner.checkpoint import STATE_FOLDER
 from spark_kernel.lifecycle import read_config
 from spark_kernel.models.load import load_model, no_progress_bars
-from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, verify_checkpoint
-from spark_kernel.runs.files import disk_errors, sync_folder, sync_tree
+from spark_kernel.runs.checkpoints import CheckpointInfo, find_sound_checkpoint, read_manifest
+from spark_kernel.runs.finished_folder import check_target, finished_folder
 
 CARD = "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -63,28 +60,11 @@ def find_source(run: Path, round: int | None = None) -> ExportSource:
         RunFolderError: the run or the checkpoint that was asked for is damaged.
     """
     config = read_config(run)
-    found = [info for info in list_checkpoints(run) if not info.in_progress]
-    rounds = ", ".join(str(info.round) for info in found)
-    if not found:
-        raise InputError(
-            f"{run} has no checkpoint of a finished round yet, so there is nothing to export: train it on with "
-            f"`workbench resume {run}`."
-        )
-    if round is not None:
-        found = [info for info in found if info.round == round]
-        if not found:
-            raise InputError(f"{run} has no checkpoint after round {round}; rounds with a checkpoint: {rounds}.")
-    damaged: list[str] = []
-    for info in reversed(found):
-        try:
-            manifest = verify_checkpoint(info.path)
-        except RunFolderError as error:
-            damaged.append(str(error))
-            continue
-        state = json.loads((info.path / STATE_FOLDER / "learner.json").read_text(encoding="utf-8"))
-        names = tuple(file.name for file in manifest.files if PurePosixPath(file.name).parts[0] != STATE_FOLDER)
-        return ExportSource(run, info, config, names, state["version"], state["steps_taken"], tuple(damaged))
-    raise RunFolderError(" ".join(damaged))
+    info, damaged = find_sound_checkpoint(run, round)
+    state = json.loads((info.path / STATE_FOLDER / "learner.json").read_text(encoding="utf-8"))
+    files = read_manifest(info.path).files
+    names = tuple(file.name for file in files if PurePosixPath(file.name).parts[0] != STATE_FOLDER)
+    return ExportSource(run, info, config, names, state["version"], state["steps_taken"], damaged)
 
 
 def check_export(source: ExportSource, target: Path, *, merge: bool) -> None:
@@ -98,13 +78,7 @@ def check_export(source: ExportSource, target: Path, *, merge: bool) -> None:
             f"{source.run} trained all weights, so there is no adapter to merge: leave --merge out, the folder holds "
             "full weights anyway."
         )
-    if target.absolute().resolve().is_relative_to(source.run.absolute().resolve()):
-        raise InputError(f"{target} lies in the run's own folder, which only its trainer writes: choose another --out.")
-    if target.is_dir():
-        if any(target.iterdir()):
-            raise InputError(f"{target} is not empty and is never overwritten: choose another --out, or remove it.")
-    elif target.exists() or target.is_symlink():
-        raise InputError(f"{target} exists and is no folder: choose another --out.")
+    check_target(target, source.run)
 
 
 def write_export(source: ExportSource, base: BaseModel, target: Path, card: str, *, merge: bool = False) -> None:
@@ -116,7 +90,7 @@ def write_export(source: ExportSource, base: BaseModel, target: Path, card: str,
         RunFolderError: the disk is full or the target cannot be written.
     """
     check_export(source, target, merge=merge)
-    with _new_folder(target) as folder:
+    with finished_folder(target, "export") as folder:
         if merge:
             _write_merged(source, folder)
         else:
@@ -124,22 +98,6 @@ def write_export(source: ExportSource, base: BaseModel, target: Path, card: str,
             if source.has_adapter:
                 _name_base(folder / ADAPTER_CONFIG, base)
         (folder / CARD).write_text(card, encoding="utf-8")
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill beside the target; it becomes the target when the block ends well, and vanishes otherwise."""
-    temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
-    with disk_errors(target, "export"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.mkdir()
-            yield temporary
-            sync_tree(temporary)
-            temporary.rename(target)  # an empty folder gives way, one that was filled meanwhile does not
-            sync_folder(target.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _copy(source: ExportSource, folder: Path) -> None:

@@ -18,6 +18,21 @@ INHERITED = "inherited"
 """Subfolder of a fork with the rounds and evaluations of its parent that it still needs."""
 
 
+def frozen_candidates(folders: Sequence[Path], round_number: int) -> tuple[Candidate, ...]:
+    """The answers of a run's first evaluation that may be judged: the pool that all judges after it share.
+
+    Args:
+        folders: the run's own and those of its ancestry, the oldest last.
+        round_number: the round after which is evaluated; in the first evaluation, which makes the pool, there is none.
+    """
+    for folder in reversed(folders):
+        evaluated = list_numbers(folder / EVALUATIONS)
+        if evaluated and (evaluated[0] < round_number or folder != folders[0]):
+            records = read_evaluation(folder / EVALUATIONS / numbered(evaluated[0]))
+            return candidates_of(records.groups["solve"])[0]
+    return ()
+
+
 class RunHistory:
     """Recorded rounds and phases of a run and its ancestry, and what queued tasks refer to.
 
@@ -47,14 +62,9 @@ class RunHistory:
         recalled = self._writer.recall_phase(round_number, self._stages.index(stage), stage.period, stage.phase)
         return list(recalled.groups) if recalled is not None else None
 
-    def frozen_candidates(self) -> tuple[Candidate, ...]:
-        """The answers of the run's first evaluation that may be judged: the pool that all later judges share."""
-        for folder in reversed(self._folders):
-            evaluated = list_numbers(folder / EVALUATIONS)
-            if evaluated:
-                records = read_evaluation(folder / EVALUATIONS / numbered(evaluated[0]))
-                return candidates_of(records.groups["solve"])[0]
-        return ()
+    def frozen_candidates(self, round_number: int) -> tuple[Candidate, ...]:
+        """The pool that judges are asked about in the evaluation after a round (`frozen_candidates`)."""
+        return frozen_candidates(self._folders, round_number)
 
     def sources_for(self, flight: RoundState) -> Mapping[str, Rollout]:
         """The rollouts that tasks of this round may have been made from, by id."""

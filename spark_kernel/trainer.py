@@ -12,22 +12,22 @@ updates, bit for bit.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from spark_kernel.assembly import Parts, evaluation_settings, roll_out_settings
+from spark_kernel.assembly import Parts, roll_out_settings
 from spark_kernel.config import RunConfig
 from spark_kernel.errors import PhaseError, Stopped
-from spark_kernel.evaluate.held_out import HeldOutEvaluation, evaluate_held_out
+from spark_kernel.evaluate.held_out import HeldOutEvaluation
 from spark_kernel.evaluate.round_metrics import round_report
 from spark_kernel.events import Event, Listener, StopRequest
 from spark_kernel.interrupt import stops_on_signals
 from spark_kernel.learner.checkpoint import STATE_FOLDER, save_learner
 from spark_kernel.peak_memory import peak_memory
+from spark_kernel.policy_evaluation import evaluate_policy
 from spark_kernel.problems.images import adopt_images
 from spark_kernel.prompts.build import solve_task
 from spark_kernel.records import (
@@ -46,7 +46,7 @@ from spark_kernel.recycle.settings import settings_from
 from spark_kernel.rollout.roll_out import fitting, roll_out
 from spark_kernel.round_state import Phase, RoundState, Stage, TrainerState, schedule
 from spark_kernel.run_history import RunHistory
-from spark_kernel.runs.bundles import EvaluationRecords, PhaseRecords, RoundRecords
+from spark_kernel.runs.bundles import PhaseRecords, RoundRecords
 from spark_kernel.runs.checkpoints import checkpoint_name
 from spark_kernel.runs.codec import dumps, to_json
 from spark_kernel.runs.layout import CHECKPOINTS
@@ -261,32 +261,20 @@ class Trainer:
             raise PhaseError(f"Evaluation comes between rounds: {self.due} is due in round {self.state.flight.round}.")
         started = time.perf_counter()
         self._emit("phase_started", round=self.state.completed, phase="evaluate")
-        chosen = self.parts.stream.held_out(self.config.evaluation.problems, seed=self.config.seed)
-        problems = [adopt_images(problem, self.writer.path) for problem in chosen]
-        finished = Counter[str]()
 
-        def progress(line: str, count: int) -> None:
-            finished[line] += count
-            self._emit("progress", round=self.state.completed, phase=f"evaluate {line}", done=finished[line])
+        def progress(line: str, finished: int) -> None:
+            self._emit("progress", round=self.state.completed, phase=f"evaluate {line}", done=finished)
 
         with stops_on_signals(self.stop.ask):
-            evaluation = evaluate_held_out(
-                self.parts.engine,
-                self.parts.pool,
-                problems,
-                evaluation_settings(self.config),
-                seed=self.config.seed,
+            evaluation, records = evaluate_policy(
+                self.parts.for_evaluation,
                 round=self.state.completed,
-                frozen=self._history.frozen_candidates(),
-                encode=self.parts.policy.encoder.text_ids,
-                image_root=self.writer.path,
+                frozen=self._history.frozen_candidates(self.state.completed),
+                images_root=self.writer.path,
                 on_progress=progress,
                 check_stop=self.stop.check,
             )
         self._remarks()
-        records = EvaluationRecords(
-            self.state.completed, tuple(problems), evaluation.groups, tuple(evaluation.exclusions)
-        )
         self.writer.write_evaluation(records, evaluation.summary)
         self._emit(
             "evaluation_finished",

@@ -30,6 +30,7 @@ COMMANDS = {
     "resume": Command("workbench.commands.train:resume", "go on with a run that was stopped or killed"),
     "fork": Command("workbench.commands.train:fork", "start a run from a round of another, with other settings"),
     "back": Command("workbench.commands.train:back", "put a run back to an earlier round"),
+    "eval": Command("workbench.commands.evaluate:evaluate", "a run's checkpoint, or any model, on held-out problems"),
     "show": Command("workbench.commands.look:show", "a run's report, or the figures of one round"),
     "list": Command("workbench.commands.look:list_runs", "the runs in a folder"),
     "compare": Command("workbench.commands.look:compare", "two runs at equal cost, with paired intervals"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import field, fields, make_dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -32,15 +32,19 @@ UNSET: Any = _Unset()
 NULL = ("none", "null")
 
 
-def flags_type(name: str, own: Sequence[tuple[Any, ...]], defaults: RunConfig) -> type:
-    """A dataclass for tyro: a command's own fields (as for `make_dataclass`), then every field of the schema.
+def flags_type(
+    name: str, own: Sequence[tuple[Any, ...]], defaults: RunConfig, settings: Collection[str] | None = None
+) -> type:
+    """A dataclass for tyro: a command's own fields (as for `make_dataclass`), then fields of the schema.
 
     Args:
         name: the class's name.
         own: the command's own fields.
         defaults: what the help shows as defaults.
+        settings: dotted names of the fields; by default all.
     """
-    return make_dataclass(name, [*own, *_fields(RunConfig, defaults)], kw_only=True)
+    chosen = field_names() if settings is None else settings
+    return make_dataclass(name, [*own, *_fields(RunConfig, defaults, chosen)], kw_only=True)
 
 
 def given_overrides(parsed: Any) -> dict[str, Any]:
@@ -73,21 +77,24 @@ def split_mapping_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, 
     return rest, found
 
 
-def refuse_unknown_flags(arguments: Sequence[str], own: Sequence[str]) -> None:
+def refuse_unknown_flags(arguments: Sequence[str], own: Sequence[str], settings: Collection[str] | None = None) -> None:
     """Refuse a flag that is neither a setting nor one of the command's own, in the words a file's field is refused in.
 
     Args:
         arguments: what was typed, without the flags that reach into a mapping.
         own: names of the command's own flags.
+        settings: dotted names of the settings that the command takes; by default all.
 
     Raises:
-        InputError: such a flag; names the nearest one, else those of its section.
+        InputError: such a flag; names the nearest one, else those of its section. Or a setting of another command.
     """
-    known = {*field_names(), *own, "help"}
+    known = {*(field_names() if settings is None else settings), *own, "help"}
     for argument in arguments:
         name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
         if not argument.startswith("--") or name in known:
             continue
+        if name in field_names():
+            raise InputError(f"The setting --{name} has no part in this command; --help lists those that have.")
         similar = difflib.get_close_matches(name, own, n=1, cutoff=0.7)
         if nearest := (similar[0] if similar else nearest_setting(name)):
             raise InputError(f"There is no flag --{name}; did you mean --{nearest}?")
@@ -108,15 +115,19 @@ def read_value(flag: str, text: str) -> Any:
         raise InputError(f"{flag} {text!r} is not readable as YAML: {' '.join(str(error).split())}.") from None
 
 
-def _fields(model: type[BaseModel], defaults: BaseModel) -> list[tuple[Any, ...]]:
+def _fields(
+    model: type[BaseModel], defaults: BaseModel, chosen: Collection[str], prefix: str = ""
+) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
     for name, info in model.model_fields.items():
         value = getattr(defaults, name)
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            section = make_dataclass(info.annotation.__name__, _fields(info.annotation, value), kw_only=True)
-            section.__doc__ = info.annotation.__doc__
-            found.append((name, section, field(default_factory=section)))
-        else:
+            inner = _fields(info.annotation, value, chosen, f"{prefix}{name}.")
+            if inner:
+                section = make_dataclass(info.annotation.__name__, inner, kw_only=True)
+                section.__doc__ = info.annotation.__doc__
+                found.append((name, section, field(default_factory=section)))
+        elif prefix + name in chosen:
             found.append((name, Annotated[Any, _spec(info, value), _help(info)], field(default=UNSET)))
     return found
 

@@ -49,15 +49,20 @@ def print_report(reader: RunReader, console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def held_out_table(summaries: Mapping[int, Mapping[str, Any]]) -> RenderableType:
-    """Held-out figures, one column per evaluation, with 95 % intervals clustered by problem."""
+def held_out_table(summaries: Mapping[int, Mapping[str, Any]], model: str | None = None) -> RenderableType:
+    """Held-out figures, one column per evaluation, with 95 % intervals clustered by problem.
+
+    Args:
+        model: what an evaluation that follows no round is called.
+    """
     table = plain_table("Held-out problems (95 % intervals)")
     table.add_column("", no_wrap=True)
     for round, summary in summaries.items():
-        table.add_column(evaluation_name(round, summary), justify="right")
+        head = evaluation_name(round, summary) if model is None else f"{model}, {summary.get('problems')} problems"
+        table.add_column(head, justify="right")
     for label, figures in held_out_rows(summaries):
         table.add_row(label, *map(show_figure, figures))
-    return Group(table, *one_sided_notes(summaries), *loop_notes(summaries))
+    return Group(table, *one_sided_notes(summaries, model), *loop_notes(summaries, model))
 
 
 def evaluation_name(round: int, summary: Mapping[str, Any]) -> str:
@@ -82,32 +87,32 @@ def held_out_rows(summaries: Mapping[int, Mapping[str, Any]]) -> list[Row]:
     return [(label, figures) for label, figures in rows if any(figure is not None for figure in figures)]
 
 
-def one_sided_notes(summaries: Mapping[int, Mapping[str, Any]]) -> list[str]:
+def one_sided_notes(summaries: Mapping[int, Mapping[str, Any]], model: str | None = None) -> list[str]:
     """A sentence for each judge that gives nearly always the same verdict."""
     return [
-        f"Round {round}, {name}: the judge gives nearly always the same verdict."
+        f"{model or f'Round {round}'}, {name}: the judge gives nearly always the same verdict."
         for round, summary in summaries.items()
         for name, values in summary.get("lines", {}).items()
         if name.startswith("own/") and values.get("one_sided")
     ]
 
 
-def loop_notes(summaries: Mapping[int, Mapping[str, Any]]) -> list[str]:
+def loop_notes(summaries: Mapping[int, Mapping[str, Any]], model: str | None = None) -> list[str]:
     """What the test-time loop changed, with McNemar's exact p; and where a method had fewer tokens than the loop."""
     notes = []
     for round, summary in summaries.items():
-        lines = summary.get("lines", {})
+        lines, subject = summary.get("lines", {}), model or f"Round {round}"
         loop = lines.get("loop", {})
         if loop.get("mcnemar_p") is not None:
             table = loop["transitions"]
             notes.append(
-                f"Round {round}, test-time loop: {table['wrong_right']} wrong answers became right, "
+                f"{subject}, test-time loop: {table['wrong_right']} wrong answers became right, "
                 f"{table['right_wrong']} right ones wrong; McNemar's exact p {loop['mcnemar_p']:.2g}."
             )
         short = [label.split(",")[0].split(" at ")[0].strip() for label, line in METHOD_ROWS if _limited(lines, line)]
         if short:
             notes.append(
-                f"Round {round}, {' and '.join(short)}: all samples together cost less than the loop; for equal cost "
+                f"{subject}, {' and '.join(short)}: all samples together cost less than the loop; for equal cost "
                 "raise evaluation.samples."
             )
     return notes

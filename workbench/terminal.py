@@ -70,7 +70,7 @@ class Terminal:
         changes: dict[str, Any] = {"completed": event.done, "total": event.total or None}
         phase = event.phase or ""
         if phase.startswith("evaluate"):
-            changes["description"] = f"after round {event.round}  {phase}"
+            changes["description"] = f"{event.data.get('of', f'after round {event.round}')}  {phase}"
         elif phase == "replay":
             changes["description"] = "repeating recorded updates"
         self._bar.update(self._task, **changes)

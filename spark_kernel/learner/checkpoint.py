@@ -20,6 +20,7 @@ from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.optimizers import optimizer_tensors, restore_state
 from spark_kernel.learner.progress import UpdateProgress
 from spark_kernel.models.load import no_progress_bars
+from spark_kernel.models.policy import Policy
 
 STATE_FOLDER = "state"
 
@@ -52,12 +53,9 @@ def load_learner(learner: Learner, folder: Path) -> None:
     Raises:
         ModelError: the stored weights are another model's.
     """
+    meta = load_policy_state(learner.policy, folder)
     state_folder = folder / STATE_FOLDER
-    meta = json.loads((state_folder / "learner.json").read_text(encoding="utf-8"))
     trainable = learner.policy.trainable
-    if meta["parameters"] != [name for name, _ in trainable]:
-        raise ModelError(f"The checkpoint {folder} belongs to another model: its trained parameters differ.")
-    _load_weights(learner, folder)
     tensors = load_file(state_folder / "optimizer.safetensors")
     for index, (_, parameter) in enumerate(trainable):
         state = {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.split("/", 1)[0] == str(index)}
@@ -65,7 +63,6 @@ def load_learner(learner: Learner, folder: Path) -> None:
             restore_state(learner.optimizer, parameter, state)
     learner.steps_taken = meta["steps_taken"]
     learner.progress = None
-    learner.policy.finish_update(meta["version"])
     if meta["progress"] is not None:
         stored = {k.removeprefix("progress/"): t for k, t in tensors.items() if k.startswith("progress/")}
         learner.progress = UpdateProgress.restore(meta["progress"], stored)
@@ -73,9 +70,25 @@ def load_learner(learner: Learner, folder: Path) -> None:
             learner.policy.begin_update()
 
 
-def _load_weights(learner: Learner, folder: Path) -> None:
+def load_policy_state(policy: Policy, folder: Path) -> dict[str, Any]:
+    """Put a policy, fresh from the run's initial model, into the stored state, weights and version; for what only asks.
+
+    Returns:
+        What learner.json holds.
+
+    Raises:
+        ModelError: the stored weights are another model's.
+    """
+    meta: dict[str, Any] = json.loads((folder / STATE_FOLDER / "learner.json").read_text(encoding="utf-8"))
+    if meta["parameters"] != [name for name, _ in policy.trainable]:
+        raise ModelError(f"The checkpoint {folder} belongs to another model: its trained parameters differ.")
+    _load_weights(policy, folder)
+    policy.finish_update(meta["version"])
+    return meta
+
+
+def _load_weights(policy: Policy, folder: Path) -> None:
     """Trained tensors out of a Hugging Face or peft folder, through the libraries' own loaders, exactly."""
-    policy = learner.policy
     if policy.has_adapter:
         policy.load_adapter(folder)
         return

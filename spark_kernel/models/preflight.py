@@ -74,6 +74,30 @@ def check_memory(settings: ModelSettings, demand: MemoryDemand) -> Preflight | N
     return Preflight(estimate, free, str(device), _warnings(estimate, demand, free))
 
 
+def check_sampling_memory(settings: ModelSettings, demand: MemoryDemand) -> None:
+    """Compare what sampling alone needs at the least, without training, with the memory that is free now.
+
+    Raises:
+        InputError: it cannot fit; says how much is needed and free.
+        ModelError: as `check_memory`.
+    """
+    device = pick_device(settings.device)
+    weights = weigh(settings)
+    if weights is None:
+        return
+    if device.type != "cpu":
+        _check_main_memory(settings, weights, device)
+    estimate = estimate_memory(weights, settings, demand)
+    parts = {name: size for name, size in {"weights": weights.all_bytes, **estimate.sampling}.items() if size}
+    needed, free = sum(parts.values()), memory.free_bytes(device)
+    if needed > free:
+        halved = "" if settings.dtype == "bfloat16" else "set model.dtype = bfloat16, or "
+        raise InputError(
+            f"{settings.path} needs at least {show_bytes(needed)} ({_list(parts)}), and {show_bytes(free)} "
+            f"{'of main memory' if device.type == 'cpu' else f'on {device}'} are free: {halved}choose a smaller model."
+        )
+
+
 def show_bytes(size: float) -> str:
     """1.2 GiB, or 34 MiB where it is less than one."""
     if size >= GIB:

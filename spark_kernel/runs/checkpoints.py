@@ -111,6 +111,35 @@ def find_checkpoint(run: Path, round: int | None = None) -> CheckpointInfo | Non
     raise RunFolderError(f"{run} has no checkpoint after round {round}; rounds with a checkpoint: {rounds}.")
 
 
+def find_sound_checkpoint(run: Path, round: int | None = None) -> tuple[CheckpointInfo, tuple[str, ...]]:
+    """The newest sound checkpoint of a finished round, or that of a given round; only read.
+
+    Returns:
+        The checkpoint, and a sentence for each newer one that cannot be used.
+
+    Raises:
+        InputError: there is none; says which rounds have one.
+        RunFolderError: all that could serve are damaged.
+    """
+    found = [info for info in list_checkpoints(run) if not info.in_progress]
+    rounds = ", ".join(str(info.round) for info in found)
+    if not found:
+        raise InputError(f"{run} has no checkpoint of a finished round yet: train it on with `workbench resume {run}`.")
+    if round is not None:
+        found = [info for info in found if info.round == round]
+        if not found:
+            raise InputError(f"{run} has no checkpoint after round {round}; rounds with a checkpoint: {rounds}.")
+    damaged: list[str] = []
+    for info in reversed(found):
+        try:
+            verify_checkpoint(info.path)
+        except RunFolderError as error:
+            damaged.append(str(error))
+            continue
+        return info, tuple(damaged)
+    raise RunFolderError(" ".join(damaged))
+
+
 def write_manifest(folder: Path, name: str, position: Mapping[str, Any]) -> None:
     """Describe a checkpoint folder that is otherwise complete.
 
@@ -130,11 +159,11 @@ def write_manifest(folder: Path, name: str, position: Mapping[str, Any]) -> None
     write_file(folder / MANIFEST, (dumps(to_json(manifest), indent=1) + "\n").encode())
 
 
-def verify_checkpoint(path: Path) -> CheckpointManifest:
-    """Check every file of a checkpoint against checkpoint.json.
+def read_manifest(path: Path) -> CheckpointManifest:
+    """A checkpoint's checkpoint.json; the files that it lists are not looked at.
 
     Raises:
-        RunFolderError: names the file that is missing, damaged, or not listed.
+        RunFolderError: missing, damaged, or written by a newer version.
     """
     manifest_path = path / MANIFEST
     try:
@@ -144,6 +173,16 @@ def verify_checkpoint(path: Path) -> CheckpointManifest:
         raise RunFolderError(f"{path} is not a complete checkpoint: {MANIFEST} cannot be read ({reason}).") from error
     if manifest.schema_version > SCHEMA_VERSION:
         raise RunFolderError(f"{path} was written by a newer version of this program: update spark-workbench.")
+    return manifest
+
+
+def verify_checkpoint(path: Path) -> CheckpointManifest:
+    """Check every file of a checkpoint against checkpoint.json.
+
+    Raises:
+        RunFolderError: names the file that is missing, damaged, or not listed.
+    """
+    manifest, manifest_path = read_manifest(path), path / MANIFEST
     listed = {entry.name: entry for entry in manifest.files}
     for name, entry in listed.items():
         relative = PurePosixPath(name)

@@ -84,8 +84,11 @@ class RunWriter:
         environment: Mapping[str, Any],
         *,
         parent: ParentRun | None = None,
+        name: str | None = None,
     ) -> Self:
         """Start a run in a new or empty folder and lock it.
+
+        `name`: the run's name; by default the folder's.
 
         Raises:
             RunFolderError: the folder is in use, cannot be written, or the disk is full.
@@ -95,7 +98,7 @@ class RunWriter:
         with disk_errors(run, "create a run"):
             run.mkdir(parents=True, exist_ok=True)
             refuse_used(run)
-        info = RunInfo(SCHEMA_VERSION, run.name, utc_now(), __version__, parent)
+        info = RunInfo(SCHEMA_VERSION, name or run.name, utc_now(), __version__, parent)
         writer = cls(run, info, WriterLock(run))
         try:
             with disk_errors(run, "create a run"):

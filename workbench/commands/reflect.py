@@ -196,9 +196,8 @@ def _load(args: ReflectArguments) -> tuple[Policy, bool]:
         if args.round is not None:
             raise InputError(f"--round needs a run's folder as --model; {args.model} is none.")
         return load_policy(ModelSettings(args.model, device=args.device)), False
-    from spark_kernel.assembly import learner_settings, model_settings, objective_settings
-    from spark_kernel.learner.checkpoint import load_learner
-    from spark_kernel.learner.learner import Learner
+    from spark_kernel.assembly import model_settings
+    from spark_kernel.learner.checkpoint import load_policy_state
     from spark_kernel.lifecycle import read_config
     from spark_kernel.runs.checkpoints import find_checkpoint
 
@@ -211,8 +210,7 @@ def _load(args: ReflectArguments) -> tuple[Policy, bool]:
             f"The newest checkpoint of {run} stands in the middle of round {found.round}: give --round K, or resume it."
         )
     policy = load_policy(replace(model_settings(config), device=args.device))
-    learner = Learner(policy, objective_settings(config), learner_settings(config), images_root=run)
-    load_learner(learner, found.path)
+    load_policy_state(policy, found.path)
     print(f"Checkpoint {found.name} of {run}\n")
     return policy, config.problems.worked_examples
 
