@@ -117,7 +117,7 @@ def test_bad_input_is_exit_code_2_and_says_what_is_wrong(tmp_path: Path, argumen
 def test_help_lists_every_command_and_every_setting() -> None:
     overview = workbench("--help")
     assert overview.returncode == 0
-    for name in ("run", "resume", "fork", "back", "show", "list", "compare", "reflect", "models"):
+    for name in ("run", "resume", "fork", "back", "eval", "show", "list", "compare", "reflect", "models"):
         assert f"  {name} " in overview.stdout
     explained = workbench("run", "--help")
     assert explained.returncode == 0

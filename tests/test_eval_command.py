@@ -318,9 +318,9 @@ def test_images_come_along(tmp_path: Path) -> None:
         assert reader.image_path(image).read_bytes() == (tmp_path / f"{problem.gold}.png").read_bytes()
 
 
-def test_a_terminal_shows_the_line_that_is_asked(full: Path) -> None:
+@pytest.mark.parametrize(("data", "shown"), [({"of": "my model"}, "my model"), ({}, "after round 3")])
+def test_a_terminal_shows_which_line_of_which_model_is_asked(data: dict[str, str], shown: str) -> None:
     out = io.StringIO()
     with Terminal(Console(file=out, force_terminal=True, width=100)) as terminal:
-        terminal(Event("progress", 0, phase="evaluate solve", done=7, data={"of": "my model"}))
-        terminal(Event("progress", 3, phase="evaluate solve", done=8))
-    assert "my model  evaluate solve" in out.getvalue()
+        terminal(Event("progress", 3, phase="evaluate solve", done=7, data=data))
+    assert f"{shown}  evaluate solve" in out.getvalue()
