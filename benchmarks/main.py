@@ -174,7 +174,7 @@ memory, above what was held before."""
 
 
 def _figure(value: float, row: dict[str, Any], name: str) -> str:
-    digits = 0 if row["unit"] == "MiB" else 2 if value >= 0.1 else 3
+    digits = 0 if row["unit"] in ("MiB", "tokens/s") else 2 if value >= 0.1 else 3
     spread = row["spread"].get(name)
     ends = f" ({spread[0]:.{digits}f} to {spread[1]:.{digits}f})" if spread else ""
     return f"{value:.{digits}f} {row['unit']}{ends}"

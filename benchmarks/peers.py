@@ -101,8 +101,18 @@ def trl_step(trainer: Any, prompts: list[str], samples: int, micro_batch: int) -
     return int(batch["completion_mask"].sum())
 
 
-def generate(network: Any, prompt_ids: list[list[int]], samples: int, output: int, pad: int, device: str) -> Tensor:
-    """`model.generate` on the same prompts, each repeated, with outputs of exactly `output` tokens."""
+def generate(
+    network: Any,
+    prompt_ids: list[list[int]],
+    samples: int,
+    output: int,
+    pad: int,
+    device: str,
+    ends: tuple[int, ...] = (),
+) -> Tensor:
+    """`model.generate` on the same prompts, each repeated: outputs of exactly `output` tokens, or that end at one
+    of `ends`."""
+    until = {"eos_token_id": list(ends)} if ends else {"min_new_tokens": output}
     rows = [ids for ids in prompt_ids for _ in range(samples)]
     ids, mask = padded(rows, pad, left=True)
     with torch.inference_mode():
@@ -113,9 +123,9 @@ def generate(network: Any, prompt_ids: list[list[int]], samples: int, output: in
             temperature=1.0,
             top_k=0,
             top_p=1.0,
-            min_new_tokens=output,
             max_new_tokens=output,
             pad_token_id=pad,
+            **until,
         )
     return result[:, ids.shape[1] :]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -223,7 +224,54 @@ def sampling_rows(bench: Bench) -> list[Row]:
                     tokens=tokens,
                 )
             )
+        rows.append(ragged_sampling_row(bench, shape, prompt, output))
     return rows
+
+
+def ragged_sampling_row(bench: Bench, shape: str, prompt: int, output: int) -> Row:
+    """Outputs that end by themselves: both sides draw until a token of a set comes whose share gives the mean length of
+    a recorded run. The numbers of tokens differ a little, so the rates are compared."""
+    policy = bench.policy()
+    mean = statistics.mean(length for row in output_lengths(bench.scale, output, ragged=True) for length in row)
+    ends = tuple(
+        range(bench.scale.vocabulary - _end_tokens(mean, output, bench.scale.vocabulary), bench.scale.vocabulary)
+    )
+    policy.encoder.eos_ids = ends
+    engine, prompts = TransformersEngine(policy), make_prompts(bench.scale, prompt)
+    ids = [list(policy.encoder.prompt_ids(p)) for p in prompts]
+    tokens: dict[str, int] = {}
+
+    def ours() -> None:
+        tokens["ours"] = sum(len(c.token_ids) for group in engine.sample(prompts, Sampling(output)) for c in group)
+
+    def theirs() -> None:
+        torch.manual_seed(0)
+        rows = peers.generate(
+            policy.network, ids, bench.scale.samples, output, policy.encoder.pad_id, bench.device, ends=ends
+        )
+        ended = torch.isin(rows, torch.tensor(ends, device=rows.device))
+        tokens["model.generate"] = int((ended.cumsum(dim=1) - ended.long() == 0).sum())
+
+    timings = interleaved({"ours": ours, "model.generate": theirs}, bench.scale.repeats, bench.device, bench.clock)
+    rates = {name: tokens[name] / timing.median for name, timing in timings.items()}
+    return Row(
+        f"sampling, {shape} shape ({prompt} + at most {output}, n {bench.scale.samples}, ragged)",
+        unit="tokens/s",
+        values=rates,
+        spread={n: (tokens[n] / max(t.seconds), tokens[n] / min(t.seconds)) for n, t in timings.items()},
+        ratio=rates["ours"] / rates["model.generate"],
+        target=SAMPLING_TARGETS[shape],
+        tokens_per_second=round(rates["ours"]),
+        details={"tokens": tokens},
+    )
+
+
+def _end_tokens(mean: float, longest: int, vocabulary: int) -> int:
+    """How many of equally likely tokens must end an output for outputs of at most `longest` to have this mean."""
+    return min(
+        range(1, vocabulary // 2),
+        key=lambda count: abs((1 - (1 - count / vocabulary) ** longest) * vocabulary / count - mean),
+    )
 
 
 def vllm_rows(bench: Bench) -> list[Row]:

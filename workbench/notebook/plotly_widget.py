@@ -11,10 +11,14 @@ import weakref
 
 import anywidget
 import ipywidgets as widgets
-import plotly
-import plotly.basewidget
-import plotly.graph_objects as go
 import traitlets
+
+from workbench.notebook.lean_import import version_only
+
+with version_only("nbformat"):
+    import plotly
+    import plotly.basewidget
+    import plotly.graph_objects as go
 
 LOADER = """
 async function load(model) {
