@@ -14,7 +14,7 @@
 # rounds of its own.
 #
 # Nothing is downloaded and no GPU is needed: the model is a very small one that ships with the package and knows a
-# little arithmetic. Opening the recorded run takes a few seconds, training one to two minutes on two CPU cores.
+# little arithmetic. Opening the recorded run takes a second or two, training about half a minute on two CPU cores.
 
 # %% tags=["parameters"]
 run = "../runs/first-run"  # where the new run is written; if it is there already, it is opened and goes on

@@ -16,7 +16,7 @@
 # Everything a phase makes is a *record*: a frozen object with named fields. Nothing is hidden in the trainer, and
 # everything you see here is also written to the run's folder.
 #
-# It takes about half a minute on two CPU cores.
+# It takes about ten seconds on two CPU cores.
 
 # %% tags=["parameters"]
 run = "../runs/by-hand"  # where the run is written; if it is there already, by-hand-2 and so on

@@ -15,7 +15,7 @@
 # or as one *exclusion* with a reason, and the counts can be added up.
 #
 # This notebook makes a short run and follows its answers: the funnel, the balance of labels, the reasons, and one
-# task from the answers it was made of to the update it went into. It takes about a minute on two CPU cores.
+# task from the answers it was made of to the update it went into. It takes about ten seconds on two CPU cores.
 
 # %% tags=["parameters"]
 run = "../runs/recycling"  # made here if it is not there yet; any other run can be looked at as well

@@ -20,7 +20,7 @@
 # at is not how many are right in the end, but the four *transitions*: right answers that stayed right, wrong ones
 # that were mended, **right ones that were spoilt**, and wrong ones that stayed wrong.
 #
-# It takes about a minute on two CPU cores.
+# It takes about ten seconds on two CPU cores.
 
 # %% tags=["parameters"]
 run = "../runs/reflection"  # a run of yours, to see its newest evaluation; made here, untrained, if it is not there

@@ -30,12 +30,12 @@
 #
 # **What to expect at this size: nothing certain.** With default parameters each arm trains a few rounds with one
 # seed, and most rows will end in "not enough evidence". That is the right answer for a few minutes of computing. What
-# the arms do in a longer run is in `docs/results/quickstart.md`. The defaults take about six minutes on two CPU
+# the arms do in a longer run is in `docs/results/quickstart.md`. The defaults take about two minutes on two CPU
 # cores.
 
 # %% tags=["parameters"]
 folder = "../runs/arms"  # one run folder per arm and seed; finished runs are not repeated
-rollouts = 3072  # of every arm
+rollouts = 12_288  # of every arm
 samples = 8
 problems = 32  # new problems in a round of the arms that also recycle
 held_out = 64  # held-out problems to compare on

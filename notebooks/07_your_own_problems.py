@@ -13,7 +13,7 @@
 # model. All three can be your own without touching this project's code. Here each is made from scratch, small and
 # complete, so that you can replace them one at a time.
 #
-# It takes about half a minute on two CPU cores.
+# It takes about ten seconds on two CPU cores.
 
 # %% tags=["parameters"]
 folder = "../runs/own"  # problems, verifier, model and run are put here

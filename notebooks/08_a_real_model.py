@@ -16,8 +16,8 @@
 #
 # The notebook is written for a machine with a GPU, and does something useful without one: it then trains SmolLM2-135M
 # (or, where that is not downloaded, the built-in model) with transformers as the sampler. It has been run on CPUs;
-# **it has not been tried on a GPU yet.** With SmolLM2 on two CPU cores it takes about four minutes, with the built-in
-# model about one.
+# **it has not been tried on a GPU yet.** With SmolLM2 on two CPU cores it takes about two minutes, with the built-in
+# model ten seconds.
 
 # %% tags=["parameters"]
 run = "../runs/real-model"
