@@ -146,6 +146,7 @@ def test_an_exported_model_stands_beside_its_run_on_the_same_problems(
 
 def test_the_starter_model_gets_what_the_quickstart_records_before_training(tmp_path: Path) -> None:
     flags = ["--evaluation.problems", "5", "--evaluation.samples", "2", "--seed", "3", "--threads", "1"]
+    RunWriter.create(tmp_path / "another", "", {}).close()  # beside runs, too, the name of a model is one
     done = workbench("eval", "builtin:starter", *flags, "--out", "found", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -195,7 +196,7 @@ def complaints(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     ("arguments", "said"),
     [
         (lambda run: [str(run.parent / "nothing")], "There is no run at"),
-        (lambda _: ["nowhere"], 'There is no model "nowhere"'),
+        (lambda _: ["nowhere"], 'There is no run at nowhere. There is no model "nowhere"'),
         (lambda _: ["."], "holds no config.json"),
         (lambda run: [str(run), "--round", "7"], "no checkpoint after round 7; rounds with a checkpoint: 1, 2"),
         (lambda run: [str(run), "--preset", "quickstart"], "--preset goes with a model"),

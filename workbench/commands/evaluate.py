@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from spark_kernel.config import field_names, load_config, merge_settings
-from spark_kernel.errors import InputError, Stopped
+from spark_kernel.errors import InputError, ModelError, Stopped
 from workbench.cli import INTERRUPTED, OK
 from workbench.commands import quiet_transformers
 from workbench.config_flags import flags_type, given_overrides, refuse_unknown_flags, split_mapping_flags
@@ -110,7 +110,8 @@ def _check(args: Any, run: Path | None) -> None:
         raise InputError(f"--preset goes with a model; the run {run} is evaluated on its own problems: leave it out.")
     if run is None:
         beside = Path(args.subject).absolute()
-        if not beside.exists() and any(beside.parent.glob("*/run.json")):
+        # With a slash it may look like a hub id; where runs lie beside it, it is no such thing.
+        if "/" in args.subject and not beside.exists() and any(beside.parent.glob("*/run.json")):
             raise InputError(f"There is no run at {args.subject}: `workbench list {beside.parent}` shows those there.")
         if args.round is not None:
             raise InputError(f"--round goes with a run's folder; {args.subject} is none.")
@@ -132,7 +133,10 @@ def _evaluate(args: Any, run: Path | None, overrides: Mapping[str, Any]) -> int:
         subject = checkpoint_subject(run, args.round, overrides)
         name = f"after round {subject.round}"
     else:
-        subject = model_subject(args.subject, args.preset or PRESET, overrides)
+        try:
+            subject = model_subject(args.subject, args.preset or PRESET, overrides)
+        except ModelError as error:
+            raise InputError(f"There is no run at {args.subject}. {error}") from None
         name = _short(args.subject)
     stop, terminal = StopRequest(), Terminal()
     with tempfile.TemporaryDirectory(prefix="spark-eval-") as folder, terminal:
