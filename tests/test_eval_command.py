@@ -24,17 +24,12 @@ from spark_kernel.lifecycle import fork_run, start_run
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState
 from spark_kernel.runs.writer import RunWriter
-from tests.helpers.cli import workbench
 from tests.helpers.runs import tiny_config
 from tests.helpers.tiny_models import save_talkative_llama, save_tiny_idefics3
 from workbench.cli import main
 from workbench.terminal import Terminal
 
 pytestmark = pytest.mark.slow
-KINDS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "adapter": {"model__lora__enabled": True, "model__lora__rank": 4, "learner__learning_rate": 1e-2},
-}
 
 
 def train(folder: Path, **settings: Any) -> Path:
@@ -45,15 +40,17 @@ def train(folder: Path, **settings: Any) -> Path:
     return folder / "run"
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that trained all weights, and one that trained an adapter."""
-    return train(tmp_path_factory.mktemp(request.param), **KINDS[request.param])
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that trained all weights."""
+    return train(tmp_path_factory.mktemp("full"))
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("one"))
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that trained an adapter."""
+    settings = {"model__lora__enabled": True, "model__lora__rank": 4, "learner__learning_rate": 1e-2}
+    return train(tmp_path_factory.mktemp("adapter"), **settings)
 
 
 @pytest.fixture(autouse=True)
@@ -77,9 +74,11 @@ def rows(run: Path, round: int) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+@pytest.mark.parametrize("name", ["full", "adapter"])
 def test_a_checkpoint_gets_the_numbers_that_its_run_recorded(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    request: pytest.FixtureRequest, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    trained: Path = request.getfixturevalue(name)
     before = contents(trained)
     recorded = RunReader(trained)
     assert recorded.evaluations == [0, 1, 2]
@@ -144,14 +143,16 @@ def test_an_exported_model_stands_beside_its_run_on_the_same_problems(
     assert main(["show", "found"]) == 0
 
 
-def test_the_starter_model_gets_what_the_quickstart_records_before_training(tmp_path: Path) -> None:
+def test_the_starter_model_gets_what_the_quickstart_records_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = ["--evaluation.problems", "5", "--evaluation.samples", "2", "--seed", "3", "--threads", "1"]
     RunWriter.create(tmp_path / "another", "", {}).close()  # beside runs, too, the name of a model is one
-    done = workbench("eval", "builtin:starter", *flags, "--out", "found", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "builtin:starter, 5 problems" in done.stdout
-    assert "\x1b" not in done.stdout
+    assert main(["eval", "builtin:starter", *flags, "--out", "found"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "builtin:starter, 5 problems" in said.out
+    assert "\x1b" not in said.out
     config = load_config("quickstart", evaluation__problems=5, evaluation__samples=2, seed=3, threads=1)
     with start_run(config, tmp_path / "run") as trainer:
         summary = trainer.evaluate().summary
@@ -308,8 +309,9 @@ def test_images_come_along(tmp_path: Path) -> None:
     columns = "{question: question, gold: gold, images: images}"
     flags = ["--problems.source", "files", "--problems.options.path", str(tmp_path / "problems.jsonl")]
     flags += ["--problems.options.columns", columns, "--problems.options.verifier", "integer"]
-    flags += ["--problems.held_out_fraction", "0.5", "--evaluation.samples", "1", "--rollout.max_new_tokens", "8"]
-    flags += ["--rollout.verdict_max_new_tokens", "8", "--rollout.max_prompt_tokens", "1800"]
+    flags += ["--problems.held_out_fraction", "0.5", "--evaluation.samples", "1", "--rollout.max_new_tokens", "4"]
+    flags += ["--evaluation.problems", "2", "--evaluation.reflections", "1", "--rollout.batch_size", "8"]
+    flags += ["--rollout.verdict_max_new_tokens", "4", "--rollout.max_prompt_tokens", "1800"]
     assert main(["eval", str(model), "--out", "found", *flags]) == 0
     reader = RunReader("found")
     problems = reader.read_evaluation(0).problems
