@@ -104,6 +104,10 @@ class ServerSection(Section):
     machine."""
     lora_sync: Literal["adapter", "merged"] = "merged"
     """What is pushed after an update of a LoRA adapter: the weights with it merged, or its own bytes."""
+    transfer: Literal["folder", "nccl"] = "folder"
+    """How full weights get there: by a folder, or from GPU to GPU over NCCL (docs/vllm.md; not run on a GPU yet)."""
+    transfer_address: str | None = None
+    """This machine's address as the servers reach it, for nccl; none: found by vLLM."""
     timeout_seconds: float = Field(600.0, gt=0.0)
     """Seconds that one answer may take before a server counts as down."""
     connections: int = Field(64, ge=1, le=1024)

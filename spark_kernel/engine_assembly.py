@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from spark_kernel.config import RunConfig
 from spark_kernel.errors import InputError
+from spark_kernel.models.load import pick_device
 from spark_kernel.models.policy import Policy
 from spark_kernel.rollout.engine import RolloutEngine
 from spark_kernel.rollout.remarks import Remarks
@@ -89,6 +90,9 @@ def server_settings(config: RunConfig) -> VllmServerSettings:
         api_key=key,
         folder=section.folder,
         adapter_only=section.lora_sync == "adapter",
+        transfer=section.transfer,
+        transfer_address=section.transfer_address,
+        device=pick_device(config.model.device).type,
         timeout=section.timeout_seconds,
         connections=section.connections,
     )

@@ -57,6 +57,7 @@ class Recorded:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str | None]] = []
+        self.bodies: list[tuple[str, Any]] = []
         self.answers: dict[str, Any] = {
             "/v1/models": MODELS,
             "/server_info": INFO,
@@ -73,7 +74,8 @@ class Recorded:
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 recorded.asked.append((path, self.headers.get("Authorization")))
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                recorded.bodies.append((path, json.loads(sent) if sent else None))
                 answer = recorded.answers.get(path, (404, {"detail": "Not Found"}, {}))
                 if callable(answer):
                     answer = answer(self)

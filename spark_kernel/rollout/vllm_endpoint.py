@@ -35,7 +35,8 @@ class ServerFacts:
     """What a server says of itself.
 
     `models`: names it answers to, the first its own. `context`: most tokens of prompt and output together. `dtype`:
-    of its weights, as torch names it. `lora`: whether it takes adapters. `version`: of its weights.
+    of its weights, as torch names it. `lora`: whether it takes adapters. `version`: of its weights. `transfer`: how
+    weights can be sent to it without a file, None for not at all.
     """
 
     models: tuple[str, ...]
@@ -43,6 +44,7 @@ class ServerFacts:
     dtype: str
     lora: bool
     version: str
+    transfer: str | None = None
 
 
 class VllmEndpoint:
@@ -109,6 +111,7 @@ class VllmEndpoint:
             dtype=str(model["dtype"]).removeprefix("torch."),
             lora=config["lora_config"] is not None,
             version=version,
+            transfer=(config.get("weight_transfer_config") or {}).get("backend"),
         )
 
     def version(self) -> str:
@@ -145,6 +148,28 @@ class VllmEndpoint:
     def unload_adapter(self, name: str) -> None:
         """Have it forget an adapter."""
         self._post("/v1/unload_lora_adapter", {"lora_name": name})
+
+    # The four names below are vLLM's: its trainer side calls them (`vllm_transfer`).
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Have its workers join a group; answers once all have."""
+        self._post("/init_weight_transfer_engine", {"init_info": init_info})
+
+    def start_weight_update(self) -> None:
+        """Have it get ready for new weights."""
+        self._post("/start_weight_update", None)
+
+    def update_weights(self, update_info: Any) -> None:
+        """Have its workers take what is being sent; answers once they have."""
+        self._post("/update_weights", {"update_info": update_info})
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        """Have it put the new weights to use."""
+        self._post("/finish_weight_update", {"weight_version": weight_version} if weight_version else None)
+
+    def workers(self) -> int:
+        """How many processes hold its weights, over all parallel groups."""
+        return int(self._get("/get_world_size", params={"include_dp": "true"})["world_size"])
 
     def set_version(self, version: str) -> None:
         """Name the weights it holds, and empty the caches that other weights may have filled."""

@@ -21,6 +21,7 @@ from spark_kernel.rollout.sync_check import TOLERANCES, check_synced, difference
 from spark_kernel.rollout.vllm_endpoint import ServerFacts, ServerUnavailableError
 from spark_kernel.rollout.vllm_requests import SCORING_FIELDS, longest_probe, sampling_fields, sent_ids
 from spark_kernel.rollout.vllm_servers import Server, ServerRequest, Servers, VllmServerSettings, ask, connect
+from spark_kernel.rollout.vllm_transfer import BACKEND, NcclTransfer
 from spark_kernel.rollout.vllm_weights import CheckedTensors, adapter_to_push, write_adapter, write_weights
 
 OURS = "spark-"
@@ -148,16 +149,19 @@ class VllmServerEngine:
         if adapter is not None:
             self._check_takes_adapters()
         what = "the full weights" if adapter is None else "the adapter's weights"
+        sends = adapter is None and self._settings.transfer == BACKEND
         with self._new_folder(stamp) as source:
-            if adapter is None:
-                self._write(self._tensors.of(weights), source)
-            else:
+            if adapter is not None:
                 write_adapter(adapter, source)
+            elif not sends:
+                self._write(self._tensors.of(weights), source)
             for server in self._servers.all:
                 if server.facts is None:
                     continue
                 try:
-                    if adapter is None:
+                    if sends:
+                        self._send(server, stamp)
+                    elif adapter is None:
                         server.endpoint.reload(str(source), stamp)
                         server.stamp = stamp
                     else:
@@ -165,7 +169,7 @@ class VllmServerEngine:
                     one = _OneServer(self, server)
                     check_synced(one, weights, self._probe, self._dtype(server.facts), who=server.url, pushed=what)
                 except ServerUnavailableError as error:
-                    server.stamp = server.facts = None
+                    server.drop()
                     faults.append(str(error))
         if not self._servers.live:
             raise self._servers.none_left("; ".join(faults))
@@ -232,6 +236,16 @@ class VllmServerEngine:
                     'and --enable-lora (docs/vllm.md), or use rollout.server.lora_sync = "merged".'
                 )
 
+    def _send(self, server: Server, stamp: str) -> None:
+        """Have a server take the weights from this process's GPU."""
+        if server.transfer is None:
+            assert server.facts is not None
+            address = self._settings.transfer_address
+            server.transfer = NcclTransfer(server.endpoint, _Sent(self), server.facts.dtype, address)
+        server.transfer.send()
+        server.endpoint.set_version(stamp)
+        server.stamp = stamp
+
     def _push_adapter(self, server: Server, source: Path, stamp: str) -> None:
         """Have a server take an adapter under a new name, and its base where an earlier run may have changed that."""
         if server.adapter is None and server.facts is not None and server.facts.version.startswith(OURS):
@@ -283,6 +297,19 @@ class VllmServerEngine:
             [self._request(prompt, Sampling(len(output) + 1), dict(SCORING_FIELDS), output) for output in group]
             for prompt, group in zip(prompts, outputs, strict=True)
         ]
+
+
+class _Sent:
+    """The weights of the push that is under way, for a transfer that stays open."""
+
+    def __init__(self, engine: VllmServerEngine) -> None:
+        self._engine = engine
+
+    def described(self) -> list[tuple[str, tuple[int, ...]]]:
+        return self._engine._tensors.described()
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return self._engine._tensors.of(self._engine._weights)
 
 
 class _OneServer:

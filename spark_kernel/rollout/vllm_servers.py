@@ -15,6 +15,7 @@ from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.sync_check import TOLERANCES
 from spark_kernel.rollout.vllm_endpoint import ServerFacts, ServerUnavailableError, VllmEndpoint
 from spark_kernel.rollout.vllm_requests import check_expanded
+from spark_kernel.rollout.vllm_transfer import BACKEND, Transfer, check_transfer
 
 STOP_SECONDS = 0.1
 """How often a wait for servers looks whether a stop was asked for."""
@@ -29,7 +30,9 @@ class VllmServerSettings:
     `urls`: "http://host:port", one a server. `dtype`: of the learner's arithmetic. `context`: tokens of prompt and
     output that a server must take; 0 while the model is not known. `model`: the name they serve under; None: whatever
     each calls its own. `folder`: readable by the servers under the same path; None: a temporary folder of this
-    machine. `timeout`: seconds that one answer may take. `connections`: most requests under way at one server.
+    machine. `transfer`: "folder", or "nccl" for weights that go from GPU to GPU (`vllm_transfer`), with this machine's
+    `transfer_address` as the servers reach it. `device`: the learner's, as torch names its type. `timeout`: seconds
+    that one answer may take. `connections`: most requests under way at one server.
     """
 
     urls: tuple[str, ...]
@@ -39,6 +42,9 @@ class VllmServerSettings:
     api_key: str | None = field(default=None, repr=False)
     folder: Path | None = None
     adapter_only: bool = False
+    transfer: str = "folder"
+    transfer_address: str | None = None
+    device: str = "cpu"
     timeout: float = 600.0
     connections: int = 64
 
@@ -48,7 +54,8 @@ class Server:
     """A server and what is known of it.
 
     `facts`: None until it was reached. `model`: what requests name: the base model, or the last adapter. `stamp`: the
-    version of the weights that this run pushed to it; None where it is left out.
+    version of the weights that this run pushed to it; None where it is left out. `transfer`: the open way of weights to
+    it, where they go without a file.
     """
 
     endpoint: VllmEndpoint
@@ -56,11 +63,19 @@ class Server:
     model: str = ""
     adapter: str | None = None
     stamp: str | None = None
+    transfer: Transfer | None = None
 
     @property
     def url(self) -> str:
         """Its address."""
         return self.endpoint.url
+
+    def drop(self) -> None:
+        """Use it no more until it is connected and pushed to again."""
+        self.stamp = self.facts = None
+        if self.transfer is not None:
+            self.transfer.close()
+            self.transfer = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +117,8 @@ def connect(settings: VllmServerSettings, endpoint: VllmEndpoint) -> ServerFacts
             f"The server at {endpoint.url} computes in {facts.dtype}: start it with --dtype and one of "
             f"{', '.join(TOLERANCES)}."
         )
+    if settings.transfer == BACKEND:
+        check_transfer(endpoint.url, facts.transfer, settings.device)
     return facts
 
 
@@ -147,7 +164,7 @@ class Servers:
 
     def leave_out(self, server: Server, error: ServerUnavailableError) -> None:
         """Use a server no more until it is pushed to again."""
-        server.stamp = server.facts = None
+        server.drop()
         self._remark(f"{error}: its prompts go to the other servers, and it is left out until the next update")
 
     def leave_out_overwritten(self) -> None:
@@ -170,6 +187,7 @@ class Servers:
     def close(self) -> None:
         """Drop all connections."""
         for server in self.all:
+            server.drop()
             server.endpoint.close()
 
     def run_all(

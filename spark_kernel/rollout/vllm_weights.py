@@ -31,6 +31,10 @@ class CheckedTensors:
         listed = json.dumps(sorted((name, list(shape)) for name, shape in self._shapes.items()))
         return hashlib.sha256(listed.encode("utf-8")).hexdigest()[:12]
 
+    def described(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and shapes, in the order in which `of` gives the tensors."""
+        return list(self._shapes.items())
+
     def of(self, weights: PolicyWeights, *, merged: bool = True) -> Iterator[tuple[str, Any]]:
         """Names and tensors.
 
