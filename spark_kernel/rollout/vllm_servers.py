@@ -55,7 +55,7 @@ class Server:
 
     `facts`: None until it was reached. `model`: what requests name: the base model, or the last adapter. `stamp`: the
     version of the weights that this run pushed to it; None where it is left out. `transfer`: the open way of weights to
-    it, where they go without a file.
+    it, where they go without a file. `fault`: why it was left out the last time.
     """
 
     endpoint: VllmEndpoint
@@ -64,6 +64,7 @@ class Server:
     adapter: str | None = None
     stamp: str | None = None
     transfer: Transfer | None = None
+    fault: str = ""
 
     @property
     def url(self) -> str:
@@ -164,6 +165,7 @@ class Servers:
 
     def leave_out(self, server: Server, error: ServerUnavailableError) -> None:
         """Use a server no more until it is pushed to again."""
+        server.fault = str(error)  # first: other requests ask for it once they see that it is left out
         server.drop()
         self._remark(f"{error}: its prompts go to the other servers, and it is left out until the next update")
 
@@ -226,7 +228,6 @@ class Servers:
 
     def _anywhere(self, request: ServerRequest, order: Sequence[Server], under_way: dict[str, Server]) -> Any:
         """The reply of the first server that gives one."""
-        last = "all are left out"
         for server in order:
             stamp = server.stamp
             if stamp is None:
@@ -234,10 +235,9 @@ class Servers:
             try:
                 return ask(server, request, stamp, under_way)
             except ServerUnavailableError as error:
-                last = str(error)
                 if server.stamp is not None:
                     self.leave_out(server, error)
-        raise self.none_left(last)
+        raise self.none_left("; ".join(server.fault for server in order if server.fault) or "all are left out")
 
 
 def ask(server: Server, request: ServerRequest, stamp: str | None, under_way: dict[str, Server]) -> Any:
