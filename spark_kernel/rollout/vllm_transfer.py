@@ -70,7 +70,7 @@ class NcclTransfer:
             ) from None
         precision = getattr(torch, dtype)
 
-        class Source(WeightSource):  # type: ignore[misc]
+        class Source(WeightSource):
             """The tensors in the server's precision."""
 
             def metadata(self) -> list[Any]:
