@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from spark_kernel.problems.arithmetic import ArithmeticSource
 from spark_kernel.prompts.build import solve_task
@@ -16,14 +18,23 @@ from spark_kernel.runs.bundles import RoundRecords
 from spark_kernel.runs.writer import RunWriter
 from tests.helpers.app_server import PacedEngine, PacedModels, running_app, wait_until
 from tests.helpers.browser import new_page, screenshot, serious_violations
+from tests.helpers.hostile_runs import ACTIVE, write_hostile_run
 from tests.helpers.recorded_runs import CONFIG, ENVIRONMENT, make_evaluation, make_round, sample_group, write_round
-from tests.test_app_live import HOSTILE
+from workbench.app.access import USER, decide_access
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 TABS = ("Live compare", "Rounds", "Samples", "Reward accuracy", "Runs", "About")
 OWN = ("#sw-answers", "#sw-title", "#sw-status", "#sw-samples", "#sw-detail", ".sw-phase", ".sw-about")
 """What of the page is ours; the rest is Gradio's."""
 SAMPLES = 10_000
+OTHER_CONFIG = f"{CONFIG}learner:\n  learning_rate: 3.0e-05\nobjective:\n  beta: 0.25\n"
+PASSWORD = "correct horse"
+INKS = """() => ['text.gtitle, g.xtick text', 'g.ytick text'].map(s => {
+    const found = [...document.querySelectorAll('.js-plotly-plot')].filter(plot => plot.offsetParent);
+    return [...new Set(found.flatMap(plot => [...plot.querySelectorAll(s)]).map(e => getComputedStyle(e).fill))];
+}).flat()"""
+"""The colours of the words in the figures that are seen."""
+INK = {"light": "rgb(31, 35, 40)", "dark": "rgb(230, 233, 238)"}
 
 
 def write_large_run(root: Path) -> None:
@@ -38,33 +49,21 @@ def write_large_run(root: Path) -> None:
     writer.close("finished")
 
 
-def write_hostile_run(root: Path) -> None:
-    """A run whose problems and outputs try to take over the page that shows them."""
-    records, _, report = make_round(1)
-    problems = tuple(
-        replace(problem, question=f"{HOSTILE} {{{{constructor}}}} ${{alert(6)}}") for problem in records.problems
-    )
-    groups = {
-        period: tuple(
-            replace(group, rollouts=tuple(replace(r, text=f"{HOSTILE} ${{window.taken = 1}}") for r in group.rollouts))
-            for group in found
-        )
-        for period, found in records.groups.items()
-    }
-    writer = RunWriter.create(root / "hostile", CONFIG, ENVIRONMENT)
-    writer.finish_round(replace(records, problems=problems, groups=groups), report)
-    writer.close("finished")
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("place") / "runs"
     write_large_run(root)
-    write_hostile_run(root)
+    write_hostile_run(root / "hostile")
     writer = RunWriter.create(root / "mine", CONFIG, ENVIRONMENT)
     for round in (1, 2, 3):
         write_round(writer, round)
     writer.write_evaluation(*make_evaluation(2))
+    writer.close("finished")
+    writer = RunWriter.create(root / "other", OTHER_CONFIG, ENVIRONMENT)
+    for round in (1, 2, 3):
+        write_round(writer, round)
+    evaluation, report = make_evaluation(3)
+    writer.write_evaluation(replace(evaluation, round=2, exclusions=()), report)
     writer.close("finished")
     model = root.parent / "second-model"
     model.mkdir()
@@ -225,15 +224,102 @@ def test_hostile_text_in_a_run_does_nothing(page, app) -> None:
     assert "<script>alert(1)" in page.inner_text("#sw-samples")  # shown as text
     assert page.evaluate("window.taken") is None
     own = "#sw-samples, #sw-detail, .sw-phase"
-    bad = "script, iframe, img:not([src^='data:']), [onerror], [onclick], [onload], a[href^='javascript']"
     assert (
         page.evaluate(
             "([own, bad]) => [...document.querySelectorAll(own)].flatMap(e => [...e.querySelectorAll(bad)]).length",
-            [own, bad],
+            [own, ACTIVE],
         )
         == 0
     )
     assert asked == []
+
+
+def upload(page, image: Path) -> None:
+    page.get_by_role("button", name="Image").first.click()
+    page.locator("#sw-image input[type=file]").set_input_files(image)
+    page.locator("#sw-image img").wait_for()
+
+
+@pytest.mark.parametrize("eyes", [False, True])
+def test_an_uploaded_image_reaches_a_model_with_eyes_and_another_says_that_it_reads_text_only(
+    page, tmp_path: Path, eyes: bool
+) -> None:
+    image = tmp_path / "square.png"
+    Image.new("RGB", (40, 30), (200, 30, 30)).save(image)
+    models = PacedModels(eyes=eyes)
+    with running_app(tmp_path / "runs", models) as app:
+        opened(page, app.url)
+        upload(page, image)
+        page.click("#sw-ask")
+        if eyes:
+            page.wait_for_selector(".sw-outcome")
+            first = models.engine.prompts[0]
+            assert len(first.images) == 1
+            with Image.open(first.images[0]) as seen:
+                assert (seen.size, seen.convert("RGB").getpixel((5, 5))) == ((40, 30), (200, 30, 30))
+        else:
+            page.get_by_text("This model has no eyes: it reads text only. Take the image away").first.wait_for()
+            assert models.engine.prompts == []
+        screenshot(page, f"app-image-{'eyes' if eyes else 'text-only'}")
+        assert serious_violations(page, "#sw-answers") == []
+
+
+def test_a_wrong_password_is_refused_and_the_right_one_opens_the_page(page, tmp_path: Path) -> None:
+    with running_app(tmp_path / "runs", access=decide_access(password=PASSWORD)) as app:
+        page.goto(app.url)
+        name, secret = page.locator("input[type=text], textarea").first, page.locator("input[type=password]").first
+        name.fill(USER)
+        secret.fill("battery staple")
+        page.get_by_role("button", name="Login").click()
+        page.get_by_text("Incorrect Credentials").first.wait_for()
+        screenshot(page, "app-login")
+        assert page.locator("#sw-ask").count() == 0
+        assert f'The user name is "{USER}".' in page.inner_text("body")
+        name.fill(USER)
+        secret.fill(PASSWORD)
+        page.get_by_role("button", name="Login").click()
+        page.wait_for_selector("#sw-ask")
+        page.click("#sw-ask")
+        page.wait_for_selector(".sw-outcome")
+
+
+def test_two_runs_are_compared_in_either_theme(page, app) -> None:
+    opened(page, f"{app.url}?tab=runs")
+    box = page.locator("#sw-compare input")
+    for name in ("mine", "other"):
+        box.click()
+        page.get_by_role("option", name=name, exact=True).click()
+    page.keyboard.press("Escape")
+    page.click("#sw-compare-go")
+    settings = page.locator("table", has=page.locator("caption", has_text="Settings that differ"))
+    settings.wait_for()
+    rows = {cells[0]: cells[1:] for cells in (row.split("\t") for row in settings.locator("tr").all_inner_texts())}
+    assert rows["learner.learning_rate"][1] == "3e-05"
+    assert rows["objective.beta"][1] == "0.25"
+    assert set(rows) == {"setting", "learner.learning_rate", "objective.beta"}
+    compared = page.locator("table", has=page.locator("caption", has_text="paired, 95 % intervals"))
+    assert "Not enough evidence" in compared.inner_text()
+    assert re.search(r"95 % interval [-+\d.]+ to [-+\d.]+, \d problems", compared.inner_text())
+    page.locator(".js-plotly-plot g.ytick text").first.wait_for()
+    for scheme in ("light", "dark"):
+        assert page.evaluate("document.body.classList.contains('dark')") is (scheme == "dark")
+        page.wait_for_function(f"ink => ({INKS})().every(one => one === ink)", arg=INK[scheme])
+        screenshot(page, f"app-compared-{scheme}")
+        assert serious_violations(page, "#sw-compared") == []
+        page.click("#sw-shade")
+
+
+def test_the_button_switches_the_page_and_the_figures_to_dark_and_back(page, app) -> None:
+    opened(page, f"{app.url}?run=mine&round=2&tab=rewards")
+    page.locator(".js-plotly-plot g.ytick text").first.wait_for()
+    grounds = []
+    for scheme in ("light", "dark", "light"):
+        page.wait_for_function(f"ink => ({INKS})().every(one => one === ink)", arg=INK[scheme])
+        assert page.evaluate("document.body.classList.contains('dark')") is (scheme == "dark")
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        screenshot(page, f"app-shade-{scheme}")
+        page.click("#sw-shade")
+    assert grounds[0] == grounds[2] != grounds[1]
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)])

@@ -10,6 +10,7 @@ import pytest
 
 from spark_kernel.errors import InputError, ModelError
 from tests.helpers.app_server import PacedEngine, PacedModels, wait_until
+from tests.helpers.hostile_runs import HOSTILE
 from workbench.app.cards import SELF_JUDGED, chains_html, one_block, status_line
 from workbench.app.catalog import ModelChoice
 from workbench.app.desk import Ended, Finding, ModelDesk
@@ -20,11 +21,6 @@ from workbench.app.question import make_question
 from workbench.app.tabs.live import Waiting
 
 CHOICE = ModelChoice("model", "nowhere")
-HOSTILE = (
-    "<script>alert(1)</script><img src=x onerror=alert(2)>![x](http://evil.example/a.png)\n\n"
-    "[click](javascript:alert(3)) $\\href{javascript:alert(4)}{x}$ </div><iframe src=//evil.example></iframe>"
-    " \\boxed{<b onclick=alert(5)>7</b>}"
-)
 
 
 def asked(models: PacedModels, *, choice: ModelChoice = CHOICE, stop: threading.Event | None = None, **settings):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PASSWORD_VARIABLE = "WORKBENCH_PASSWORD"
 REMEMBERED_SESSIONS = 200
+LOGIN_MESSAGE = f'<style>.wrap.min-h-screen {{ background: none; }}</style>The user name is "{USER}".'
+"""The page before the password is given; Gradio's own look of it has patches beside the fields."""
 UNWANTED_SETTINGS = (
     "GRADIO_ALLOWED_PATHS", "GRADIO_SHARE", "GRADIO_MCP_SERVER", "GRADIO_NUM_WORKERS", "GRADIO_WATCH_DIRS",
     "GRADIO_LOCAL_DEV_MODE", "GRADIO_DEBUG",
@@ -95,6 +97,7 @@ def serving(settings: AppSettings, load: Callable[..., object] | None = None) ->
                     "docs_url": None, "redoc_url": None, "openapi_url": None,
                 },
                 auth=None if access.password is None else (USER, access.password),
+                auth_message=LOGIN_MESSAGE,
                 share=False, inline=False, inbrowser=False, prevent_thread_lock=True, quiet=True, show_error=False,
                 debug=False, allowed_paths=[], blocked_paths=[],
                 max_file_size=bounds.image_bytes, strict_cors=True, enable_monitoring=False, run_history=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,15 +44,33 @@ def build_runs(context: AppContext, theme: gr.Textbox) -> RunsTab:
             info="The first one is what the others are compared with.", elem_id="sw-compare", scale=4,
         )  # fmt: skip
         button = gr.Button("Compare", variant="primary", scale=1, min_width=140, elem_id="sw-compare-go")
-    sentences = gr.HTML("", js_on_load=None)
+    sentences = gr.HTML("", js_on_load=None, elem_id="sw-compared")
     points = gr.Plot(show_label=False, elem_classes="sw-plot", visible=False)
     differences = gr.Plot(show_label=False, elem_classes="sw-plot", visible=False)
+    compared = gr.Textbox("[]", visible=False)
     tab = RunsTab(listed, chosen, sentences, points, differences)
+    common: dict[str, Any] = {"queue": False, "preprocess": False, "api_visibility": "private"}
     button.click(
-        context.told(lambda names, shade: fill_comparison(tab, context, names, shade)), [chosen, theme], tab.outputs,
-        queue=False, preprocess=False, api_visibility="private",
+        context.told(
+            lambda names, shade: fill_comparison(tab, context, names, shade) | {compared: json.dumps(list(names))}
+        ),
+        [chosen, theme], [*tab.outputs, compared], **common,
+    )  # fmt: skip
+    theme.change(
+        context.told(lambda names, shade: _shaded(tab, context, names, shade)), [compared, theme], tab.outputs,
+        show_progress="hidden", **common,
     )  # fmt: skip
     return tab
+
+
+def _shaded(tab: RunsTab, context: AppContext, compared: Any, theme: Theme) -> dict[Any, Any]:
+    """The comparison that is shown, if there is one, in the page's new colours."""
+    try:
+        names = json.loads(compared)
+    except (TypeError, ValueError):
+        names = []
+    shown = isinstance(names, list) and bool(names)
+    return fill_comparison(tab, context, names, theme) if shown else {tab.points: gr.skip()}
 
 
 def fill_comparison(tab: RunsTab, context: AppContext, names: Any, theme: Theme) -> dict[Any, Any]:
@@ -60,10 +79,10 @@ def fill_comparison(tab: RunsTab, context: AppContext, names: Any, theme: Theme)
     Raises:
         InputError: fewer than two runs, too many, or an unknown one.
     """
-    wanted = list(dict.fromkeys(names or ()))
+    wanted = list(dict.fromkeys(map(str, names or ())))
     if not 2 <= len(wanted) <= MOST_COMPARED:
         raise InputError(f"Choose 2 to {MOST_COMPARED} runs to compare.")
-    result = compare([context.catalog.open_run(str(name)).reader for name in wanted])
+    result = compare([context.catalog.open_run(name).reader for name in wanted])
     rows = [
         (
             row.label,
