@@ -21,6 +21,7 @@ from playwright.sync_api import Locator, Page, expect
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState
 from tests.helpers.browser import dom_nodes, new_page, screenshot, serious_violations
+from tests.helpers.hostile_runs import ACTIVE, write_hostile_run
 from tests.helpers.jupyter_lab import ROOT, LabServer, NotebookPage, lab_server, write_notebook
 from tests.helpers.runs import tiny_config
 
@@ -332,3 +333,71 @@ def test_every_panel_of_the_recorded_run_in_light_and_dark(lab_page: Page, serve
             screenshot(lab_page, f"{name}-{theme.lower()}")
             found[name, theme] = serious_violations(lab_page, PANEL)
     assert {place: broken for place, broken in found.items() if broken} == {}
+
+
+@pytest.fixture(scope="module")
+def two_runs(chromium: Any, server: LabServer) -> Iterator[NotebookPage]:
+    """One kernel that has a run of hostile texts open, and another one that is not started."""
+    write_hostile_run(server.folder / "runs" / "hostile")
+    page = new_page(chromium, width=1280, height=1300)
+    cells = [f"wb.{name}" for name in ("rollouts", "recycled", "correction")]
+    begin = (
+        f"import workbench\n{CONFIG}wb = workbench.open('runs/hostile')\nfresh = workbench.new(config, 'runs/typed')"
+    )
+    nb = notebook(page, server, "two-runs", [begin, *cells, "fresh.configuration", "fresh.controls"])
+    nb.run(0)
+    yield nb
+    page.context.close()
+
+
+def test_hostile_text_of_a_model_is_inert_in_every_panel(two_runs: NotebookPage, server: LabServer) -> None:
+    page, asked = two_runs.page, []
+    own = (server.url, server.url.replace("http", "ws", 1), "data:", "blob:")
+    page.on("dialog", lambda dialog: asked.append(dialog.message) or dialog.dismiss())
+    page.on("request", lambda request: None if request.url.startswith(own) else asked.append(request.url))
+    for place, name in enumerate(("rollouts", "recycled", "correction"), start=1):
+        panel = two_runs.run(place).locator(PANEL).first
+        expect(panel.locator("tbody tr td").first).to_be_visible(timeout=PATIENCE * 1000)
+        # As Markdown, and as the raw text; both show the source of what is not let through.
+        says(panel, "<script>window.taken = 1</script>")
+        page.wait_for_timeout(500)
+        screenshot(page, f"hostile-{name}")
+        if name == "rollouts":
+            panel.locator("select", has=page.locator("option", has_text="raw text")).select_option(label="raw text")
+        else:
+            panel.get_by_label("raw text").check()
+        says(panel, "![x](http://evil.example/a.png)")
+        panel.evaluate("panel => panel.querySelectorAll('details').forEach(one => { one.open = true; })")
+        page.wait_for_timeout(500)
+        assert panel.locator(ACTIVE).count() == 0, name
+        screenshot(page, f"hostile-{name}-raw")
+    assert page.evaluate("window.taken") is None
+    assert asked == []
+
+
+def test_a_value_out_of_range_is_refused_in_the_form_and_nothing_starts(
+    two_runs: NotebookPage, server: LabServer
+) -> None:
+    run = server.folder / "runs" / "typed"
+    form, controls = (two_runs.run(place).locator(PANEL).first for place in (4, 5))
+    start = two_runs.button("Start", controls)
+    expect(start).to_be_enabled(timeout=PATIENCE * 1000)
+    form.get_by_text("rollout", exact=True).first.click()
+    field = form.get_by_label("samples", exact=True).locator("visible=true").first
+    field.fill("0")
+    field.press("Tab")
+    says(form, "rollout.samples = '0' is refused: input should be greater than or equal to 1.")
+    screenshot(two_runs.page, "form-refused")
+    assert serious_violations(two_runs.page, PANEL) == []
+    expect(start).to_be_disabled()
+    says(controls, re.compile("Start: The configuration is not valid: rollout.samples"))
+    expect(field).to_have_value("0")
+    assert not run.exists()
+    field.fill("4")
+    field.press("Tab")
+    expect(form).not_to_contain_text("is refused")
+    press(two_runs, "Start", controls)
+    says(controls, "ready")
+    assert "samples: 4" in RunReader(run).config_yaml
+    press(two_runs, "Let go", controls)
+    says(controls, "watching")
