@@ -18,13 +18,16 @@ from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout.engine import Sampling
-from spark_kernel.rollout.transformers_engine import TransformersEngine
 from spark_kernel.rollout.vllm_server import VllmServerEngine
 from spark_kernel.rollout.vllm_servers import VllmServerSettings
 from tests.helpers.tiny_models import save_tiny_idefics3, save_tiny_llama
 from tests.helpers.vllm import (
     QUESTION,
     Tampered,
+    assert_ends_are_marked,
+    assert_greedy_as_transformers,
+    assert_images_as_learner,
+    assert_seeds_decide,
     image_prompts,
     killed_and_resumed,
     largest_difference,
@@ -93,21 +96,13 @@ def test_greedy_outputs_are_the_learners_and_prompts_take_turns(
     engine: VllmServerEngine, policy: Policy, servers: list[VllmServer]
 ) -> None:
     before = [server.metric("vllm:request_success_total") for server in servers]
-    theirs = engine.sample(prompts(5, 1), Sampling(40, temperature=0))
-    ours = TransformersEngine(policy).sample(prompts(5, 1), Sampling(40, temperature=0))
-    for (a,), (b,) in zip(theirs, ours, strict=True):
-        assert (a.token_ids, a.text, a.truncated) == (b.token_ids, b.text, b.truncated)
-        torch.testing.assert_close(torch.tensor(a.logprobs), torch.tensor(b.logprobs), atol=1e-3, rtol=0)
+    assert_greedy_as_transformers(engine, policy, 5)
     after = [server.metric("vllm:request_success_total") for server in servers]
     assert [b - a for a, b in zip(before, after, strict=True)] == [3, 2]
 
 
 def test_an_output_depends_on_its_seed_and_not_on_server_or_neighbours(engine: VllmServerEngine) -> None:
-    sampling = Sampling(24, temperature=1.5)
-    together = engine.sample(prompts(4), sampling)
-    again = engine.sample(prompts(4)[::-1], sampling)[::-1]  # each prompt on the other server
-    assert [[c.token_ids for c in g] for g in together] == [[c.token_ids for c in g] for g in again]
-    assert all(len({c.token_ids for c in group}) == 4 for group in together)
+    assert_seeds_decide(engine, 4)  # the other order has each prompt on the other server
 
 
 def test_logprobs_are_those_of_the_sampled_distribution_and_outputs_say_how_they_ended(
@@ -116,11 +111,8 @@ def test_logprobs_are_those_of_the_sampled_distribution_and_outputs_say_how_they
     asked = Prompt("ends", (Message.of("user", QUESTION),), tuple(range(60)))
     completions = engine.sample([asked], Sampling(24, temperature=0.8))[0]
     prefix = list(policy.encoder.prompt_ids(asked))
-    assert {c.truncated for c in completions} == {True, False}
+    assert_ends_are_marked(completions, policy.encoder.eos_ids)
     for completion in completions:
-        ends = [token in policy.encoder.eos_ids for token in completion.token_ids]
-        assert ends[-1] is not completion.truncated
-        assert not any(ends[:-1])
         ids = torch.tensor([prefix + list(completion.token_ids)])
         with torch.no_grad():
             logits = policy.network(ids).logits[0, len(prefix) - 1 : -1] / 0.8
@@ -172,9 +164,7 @@ def test_adapters_are_pushed_alone_or_merged(
             assert bool(watched.pushed) is not adapter_only
             assert engine.version == version
             assert largest_difference(engine, policy) < 1e-3
-        (sampled,) = engine.sample(prompts(1, 1), Sampling(20, temperature=0))[0]
-        (expected,) = TransformersEngine(policy).sample(prompts(1, 1), Sampling(20, temperature=0))[0]
-        assert sampled.token_ids == expected.token_ids
+        assert_greedy_as_transformers(engine, policy, 1, tokens=20)
     finally:
         engine.close()
 
@@ -263,13 +253,7 @@ def test_images_reach_the_server_as_the_learner_sees_them(tmp_path: Path) -> Non
         settings = VllmServerSettings((server.wait().url,), "float32", CONTEXT, api_key=API_KEY, timeout=120)
         engine = VllmServerEngine(policy.encoder, policy, settings)
         asked = image_prompts(tmp_path, 4)
-        groups = engine.sample(asked, Sampling(12))
-        learners = policy.score(asked, [[c.token_ids for c in group] for group in groups])
-        for group, rows in zip(groups, learners, strict=True):
-            for completion, row in zip(group, rows, strict=True):
-                torch.testing.assert_close(torch.tensor(completion.logprobs), torch.tensor(row), atol=1e-3, rtol=0)
-        swapped = [replace(prompt, images=other.images) for prompt, other in zip(asked, asked[::-1], strict=True)]
-        assert largest_difference(engine, policy, swapped) < 1e-3
+        assert_images_as_learner(engine, policy, asked)
         engine.sync(moved(policy, 0.05))  # checked on a prompt with an image
         assert largest_difference(engine, policy, asked) < 1e-3
         engine.close()

@@ -6,15 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from spark_kernel.errors import StaleEngineError
+from spark_kernel.errors import ModelError, StaleEngineError
+from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
-from spark_kernel.rollout.engine import PolicyWeights
+from spark_kernel.rollout.engine import Completion, PolicyWeights
 
 TOLERANCES = {"float32": 0.01, "bfloat16": 0.15, "float16": 0.05}
 """Mean absolute difference per token, in nats, that rounding may cause; failed syncs differ by far more."""
-PROBE_TEXT = "What is 12 + 30? Explain in one sentence."
+PROBE_TEXTS = ("What is 12 + 30? Explain in one sentence.", "12 + 30?", "1")
+"""Questions to check the first sync on: the first one that leaves room in the context for an output."""
+PROBE_OUTPUT = "It is 42, because 12 and 30 make 42 together."
 PROBE_TOKENS = 64
+"""Most output tokens that are compared."""
+FEWEST_TOKENS = 8
+"""Fewest output tokens that the first sync is checked on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +31,57 @@ class Probe:
     output: tuple[int, ...]
 
 
-def first_probe(token_ids: Sequence[int]) -> Probe:
-    """What is compared before anything was sampled: a fixed prompt, and tokens for it to score."""
-    return Probe(Prompt("sync-check", (Message.of("user", PROBE_TEXT),), (0,)), tuple(token_ids[:PROBE_TOKENS]))
+def first_probe(encoder: PromptEncoder, context: int) -> Probe:
+    """What is compared before anything was sampled: a fixed prompt and output, cut to what fits.
+
+    Args:
+        encoder: the learner's.
+        context: most tokens that the sampler takes, prompt and output together.
+
+    Raises:
+        ModelError: not even the shortest prompt leaves room for an output.
+    """
+    output = encoder.text_ids(PROBE_OUTPUT)[:PROBE_TOKENS]
+    fewest = min(FEWEST_TOKENS, len(output))
+    for text in PROBE_TEXTS:
+        prompt = Prompt("sync-check", (Message.of("user", text),), (0,))
+        room = _room(encoder, prompt, context)
+        if room >= fewest:
+            return Probe(prompt, output[:room])
+    raise ModelError(
+        f"A context of {context} tokens is too short to check that vLLM holds the weights of {encoder.name}, which "
+        f"takes {context + fewest - room}: raise rollout.max_prompt_tokens or rollout.max_new_tokens, or where the "
+        'model itself takes no more, use rollout.engine = "transformers".'
+    )
+
+
+def longest_probe(
+    encoder: PromptEncoder,
+    context: int,
+    prompts: Sequence[Prompt],
+    groups: Sequence[Sequence[Completion]],
+    otherwise: Probe,
+) -> Probe:
+    """What the next sync is checked on: the longest of some sampled outputs, cut to a bound and to what fits.
+
+    Args:
+        encoder: the learner's.
+        context: most tokens that the sampler takes, prompt and output together.
+        prompts: what was asked.
+        groups: the outputs of each prompt.
+        otherwise: the probe where nothing was sampled, or nothing that fits.
+    """
+    sampled = [(prompt, output) for prompt, group in zip(prompts, groups, strict=True) for output in group]
+    if not sampled:
+        return otherwise
+    prompt, output = max(sampled, key=lambda pair: min(PROBE_TOKENS, len(pair[1].token_ids)))
+    fits = output.token_ids[: max(0, min(PROBE_TOKENS, _room(encoder, prompt, context)))]
+    return Probe(prompt, fits) if fits else otherwise
+
+
+def _room(encoder: PromptEncoder, prompt: Prompt, context: int) -> int:
+    """How many output tokens can be scored, if above 0: vLLM scores tokens only with one more that follows them."""
+    return context - encoder.count_tokens(prompt) - 1
 
 
 class Scores(Protocol):

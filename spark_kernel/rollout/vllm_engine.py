@@ -21,12 +21,13 @@ from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.settings import Adapter
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.engine import Completion, PolicyWeights, Sampling
-from spark_kernel.rollout.sync_check import check_synced, first_probe
+from spark_kernel.rollout.sync_check import check_synced, first_probe, longest_probe
 from spark_kernel.rollout.vllm_install import check_vllm
 from spark_kernel.rollout.vllm_requests import (
     SCORING_FIELDS,
+    Output,
     check_expanded,
-    longest_probe,
+    completions,
     one_line,
     sampling_fields,
     sent_ids,
@@ -71,7 +72,7 @@ class VllmEngine:
 
     Raises:
         InputError: no vLLM that works here.
-        ModelError: vLLM cannot run this model.
+        ModelError: vLLM cannot run this model, or its context is too short.
     """
 
     _open: ClassVar[weakref.ref[VllmEngine] | None] = None
@@ -86,7 +87,7 @@ class VllmEngine:
         self._lora: Any | None = None
         self._llm: Any | None = None
         self._tensors = CheckedTensors(weights)
-        self._probe = first_probe(encoder.text_ids("It is 42, because 12 and 30 make 42 together."))
+        self._probe = first_probe(encoder, settings.max_model_len)
         before = VllmEngine._open() if VllmEngine._open is not None else None
         if before is not None:
             before.close()
@@ -142,13 +143,9 @@ class VllmEngine:
                 params = SamplingParams(**fields, output_kind=RequestOutputKind.FINAL_ONLY)
                 requests.append(_Request(prompt, given, expected, params))
         started = time.perf_counter()
-        outputs = [result.outputs[0] for result in self._run(requests, on_progress, check_stop)]
-        texts = self._encoder.decode([output.token_ids for output in outputs])
-        share = (time.perf_counter() - started) / max(1, len(outputs))
-        flat = iter(_completion(output, text, share) for output, text in zip(outputs, texts, strict=True))
-        groups = [[next(flat) for _ in prompt.seeds] for prompt in prompts]
-        if outputs:
-            self._probe = longest_probe(prompts, groups)
+        outputs = [_output(result.outputs[0]) for result in self._run(requests, on_progress, check_stop)]
+        groups = completions(self._encoder, prompts, outputs, started)
+        self._probe = longest_probe(self._encoder, self._settings.max_model_len, prompts, groups, self._probe)
         return groups
 
     def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
@@ -385,10 +382,10 @@ def _prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def _completion(output: Any, text: str, share: float) -> Completion:
-    ids = tuple(int(token) for token in output.token_ids)
-    logprobs = tuple(float(position[token].logprob) for token, position in zip(ids, output.logprobs, strict=True))
-    return Completion(ids, logprobs, text, truncated=output.finish_reason != "stop", seconds=share)
+def _output(sampled: Any) -> Output:
+    ids = tuple(int(token) for token in sampled.token_ids)
+    logprobs = tuple(float(position[token].logprob) for token, position in zip(ids, sampled.logprobs, strict=True))
+    return Output(ids, logprobs, ended=sampled.finish_reason == "stop")
 
 
 def _tail_logprobs(result: Any, length: int) -> list[float]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from spark_kernel.errors import ModelError
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.engine import Completion, Sampling
-from spark_kernel.rollout.sync_check import PROBE_TOKENS, Probe
 
 
 def sampling_fields(sampling: Sampling, seed: int, eos_ids: Sequence[int]) -> dict[str, Any]:
@@ -77,13 +78,33 @@ def check_expanded(prompt: Prompt, expected: Sequence[int], got: Sequence[int]) 
         )
 
 
-def longest_probe(prompts: Sequence[Prompt], groups: Sequence[Sequence[Completion]]) -> Probe:
-    """What the next sync is checked on: the longest of some sampled outputs, cut to a bound."""
-    prompt, output = max(
-        ((prompt, completion) for prompt, group in zip(prompts, groups, strict=True) for completion in group),
-        key=lambda pair: min(PROBE_TOKENS, len(pair[1].token_ids)),
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What vLLM sampled: token ids [T], their log-probabilities [T], and whether it ended by itself."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    ended: bool
+
+
+def completions(
+    encoder: PromptEncoder, prompts: Sequence[Prompt], outputs: Sequence[Output], started: float
+) -> list[list[Completion]]:
+    """Outputs as completions, one group per prompt with one per seed.
+
+    Args:
+        encoder: turns tokens into text.
+        prompts: what was asked.
+        outputs: of all seeds of the first prompt, then of the second, and so on.
+        started: when sampling began (`time.perf_counter`); each output has an equal share of the time since.
+    """
+    texts = encoder.decode([output.token_ids for output in outputs])
+    share = (time.perf_counter() - started) / max(1, len(outputs))
+    flat = iter(
+        Completion(output.token_ids, output.logprobs, text, truncated=not output.ended, seconds=share)
+        for output, text in zip(outputs, texts, strict=True)
     )
-    return Probe(prompt, output.token_ids[:PROBE_TOKENS])
+    return [[next(flat) for _ in prompt.seeds] for prompt in prompts]
 
 
 def one_line(error: BaseException | str) -> str:

@@ -17,9 +17,9 @@ from spark_kernel.errors import EngineError, InputError, ModelError, StaleEngine
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.engine import Completion, PolicyWeights, Sampling
-from spark_kernel.rollout.sync_check import TOLERANCES, check_synced, difference, first_probe
+from spark_kernel.rollout.sync_check import TOLERANCES, check_synced, difference, first_probe, longest_probe
 from spark_kernel.rollout.vllm_endpoint import ServerFacts, ServerUnavailableError
-from spark_kernel.rollout.vllm_requests import SCORING_FIELDS, longest_probe, sampling_fields, sent_ids
+from spark_kernel.rollout.vllm_requests import SCORING_FIELDS, Output, completions, sampling_fields, sent_ids
 from spark_kernel.rollout.vllm_servers import Server, ServerRequest, Servers, VllmServerSettings, ask, connect
 from spark_kernel.rollout.vllm_transfer import BACKEND, NcclTransfer
 from spark_kernel.rollout.vllm_weights import CheckedTensors, adapter_to_push, write_adapter, write_weights
@@ -44,6 +44,7 @@ class VllmServerEngine:
     Raises:
         EngineError: no server can be reached.
         InputError: one cannot be used, or serves another model.
+        ModelError: the context is too short.
         StaleEngineError: a server does not hold the weights after the push.
     """
 
@@ -63,7 +64,7 @@ class VllmServerEngine:
         self._tensors = CheckedTensors(weights)
         self._model = f"{OURS}{self._tensors.fingerprint()}-"
         self._run = uuid.uuid4().hex[:8]
-        self._probe = first_probe(encoder.text_ids("It is 42, because 12 and 30 make 42 together."))
+        self._probe = first_probe(encoder, settings.context)
         if settings.folder is not None and not settings.folder.is_dir():
             raise InputError(f"rollout.server.folder = {settings.folder} is no folder: make it, or name another.")
         self._servers = Servers(settings, remark)
@@ -111,15 +112,8 @@ class VllmServerEngine:
         started = time.perf_counter()
         replies = self._run_all(requests, on_progress, check_stop)
         outputs = [_output(reply) for group in replies for reply in group]
-        texts = self._encoder.decode([ids for ids, _, _ in outputs])
-        share = (time.perf_counter() - started) / max(1, len(outputs))
-        flat = iter(
-            Completion(ids, logprobs, text, truncated=not ended, seconds=share)
-            for (ids, logprobs, ended), text in zip(outputs, texts, strict=True)
-        )
-        groups = [[next(flat) for _ in prompt.seeds] for prompt in prompts]
-        if outputs:
-            self._probe = longest_probe(prompts, groups)
+        groups = completions(self._encoder, prompts, outputs, started)
+        self._probe = longest_probe(self._encoder, self._settings.context, prompts, groups, self._probe)
         return groups
 
     def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
@@ -330,14 +324,13 @@ class _OneServer:
         ]
 
 
-def _output(reply: Any) -> tuple[tuple[int, ...], tuple[float, ...], bool]:
-    """Token ids, their log-probabilities, and whether the output ended by itself."""
+def _output(reply: Any) -> Output:
     choice = reply["choices"][0]
     content = choice["logprobs"]["content"]
     ids = tuple(int(token) for token in choice["token_ids"])
     if [entry["token_id"] for entry in content] != list(ids):
         raise EngineError("A vLLM server gave log-probabilities of other tokens than it sampled.")
-    return ids, tuple(float(entry["logprob"]) for entry in content), choice["finish_reason"] == "stop"
+    return Output(ids, tuple(float(entry["logprob"]) for entry in content), choice["finish_reason"] == "stop")
 
 
 def _tail_logprobs(reply: Any, output: Sequence[int]) -> list[float]:

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import torch
 from spark_kernel.models.policy import Policy
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import ImagePart, Message, TextPart
+from spark_kernel.rollout.engine import Completion, Sampling
+from spark_kernel.rollout.transformers_engine import TransformersEngine
 from spark_kernel.runs.reader import RunReader
 from tests.helpers.cli import COMMAND, environment
 
@@ -67,6 +70,47 @@ def largest_difference(engine: Any, policy: Policy, asked: Sequence[Prompt] | No
     rows = [engine.score(given, outputs), policy.score(given, outputs)]
     theirs, ours = (torch.tensor([v for group in row for values in group for v in values]) for row in rows)
     return float((theirs - ours).abs().max())
+
+
+def assert_greedy_as_transformers(engine: Any, policy: Policy, count: int, tokens: int = 40) -> None:
+    """Greedy outputs to `count` prompts are the transformers engine's, and so are their log-probabilities."""
+    sampling = Sampling(tokens, temperature=0)
+    theirs = engine.sample(prompts(count, 1), sampling)
+    ours = TransformersEngine(policy).sample(prompts(count, 1), sampling)
+    assert len(theirs) == count
+    for (a,), (b,) in zip(theirs, ours, strict=True):
+        assert (a.token_ids, a.text, a.truncated) == (b.token_ids, b.text, b.truncated)
+        torch.testing.assert_close(torch.tensor(a.logprobs), torch.tensor(b.logprobs), atol=1e-3, rtol=0)
+
+
+def assert_seeds_decide(engine: Any, count: int) -> None:
+    """Outputs depend on their seeds and not on the order of the prompts."""
+    sampling = Sampling(24, temperature=1.5)
+    together = engine.sample(prompts(count), sampling)
+    again = engine.sample(prompts(count)[::-1], sampling)[::-1]
+    assert [[c.token_ids for c in g] for g in together] == [[c.token_ids for c in g] for g in again]
+    assert all(len({c.token_ids for c in group}) == 4 for group in together)
+
+
+def assert_ends_are_marked(completions: Sequence[Completion], eos_ids: Collection[int]) -> None:
+    """Some outputs end and some are truncated; each says which, and none goes on after its end."""
+    assert {c.truncated for c in completions} == {True, False}
+    for completion in completions:
+        ends = [token in eos_ids for token in completion.token_ids]
+        assert ends[-1] is not completion.truncated
+        assert not any(ends[:-1])
+
+
+def assert_images_as_learner(engine: Any, policy: Policy, asked: Sequence[Prompt]) -> list[Prompt]:
+    """Outputs about images have the learner's log-probabilities, also with images swapped; the swapped prompts."""
+    groups = engine.sample(asked, Sampling(12))
+    learners = policy.score(asked, [[c.token_ids for c in group] for group in groups])
+    for group, rows in zip(groups, learners, strict=True):
+        for completion, row in zip(group, rows, strict=True):
+            torch.testing.assert_close(torch.tensor(completion.logprobs), torch.tensor(row), atol=1e-3, rtol=0)
+    swapped = [replace(prompt, images=other.images) for prompt, other in zip(asked, asked[::-1], strict=True)]
+    assert largest_difference(engine, policy, swapped) < 1e-3
+    return swapped
 
 
 class Tampered:
