@@ -174,6 +174,18 @@ def test_runs_are_matched_by_rollouts_and_by_optimizer_steps():
     assert (by_steps.budget, by_steps.first_optimizer_steps, by_steps.second_optimizer_steps) == (30, 30, 20)
 
 
+def test_two_evaluations_that_cost_no_training_are_compared_once():
+    model, other, run = _run("model", 100, 0.2), _run("other", 100, 0.5), _run("run", 200, 0.2, 0.5)
+    for second in (other, run):
+        (row,) = compare_runs(model, second, ["m"])
+        assert row.untrained
+        assert (row.first_round, row.second_round, row.budget) == (0, 0, 0)
+    assert [row.untrained for row in compare_runs(run, _run("again", 150, 0.2, 0.7), ["m"])] == [False, False]
+    # free of optimizer steps but not of rollouts: no matter which way round, both rows say something of their own
+    idle = RunResult("idle", (*run.checkpoints[:1], Checkpoint(1, 80, 0, run.checkpoints[1].cells)))
+    assert [row.second_round for row in compare_runs(model, idle, ["m"])] == [0, 1]
+
+
 def test_the_conclusion_says_which_is_better_or_that_there_is_not_enough_evidence():
     low, high, same = _run("low", 100, 0.1), _run("high", 100, 0.7), _run("same", 100, 0.125)
     better = compare_runs(low, high, ["m"])[0]

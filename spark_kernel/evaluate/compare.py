@@ -94,6 +94,12 @@ class Comparison:
     result: Difference
     conclusion: str
 
+    @property
+    def untrained(self) -> bool:
+        """Whether neither evaluation had cost any training, so that there is nothing to match by."""
+        spent = (self.first_rollouts, self.second_rollouts, self.first_optimizer_steps, self.second_optimizer_steps)
+        return not any(spent)
+
 
 def problem_cells(groups: Iterable[Group], *, balanced: bool = False) -> dict[str, dict[str, tuple[float, int]]]:
     """The cells of accuracy, or with `balanced` (groups of one judging kind) of balanced accuracy: a stratum per label.
@@ -185,13 +191,14 @@ def compare_runs(
 ) -> tuple[Comparison, ...]:
     """Two rows per measure: matched by rollouts, and matched by optimizer steps.
 
+    One row where neither evaluation had cost any training, as between two models that were only evaluated: the second
+    would repeat the first.
+
     Raises:
         InputError: a run without evaluations, or a measure that an evaluation does not have.
     """
     rows = []
-    for budget in Budget:
-        common = min(_last(run).spent(budget) for run in (first, second))
-        a, b = (_at(run, budget, common) for run in (first, second))
+    for budget, common, a, b in _matches(first, second):
         for measure in measures:
             result = paired_bootstrap(_cells(first, a, measure), _cells(second, b, measure), seed=seed, measure=measure)
             rows.append(
@@ -232,6 +239,16 @@ def _last(run: RunResult) -> Checkpoint:
     if not run.checkpoints:
         raise InputError(f"Run {run.name} has no held-out evaluation to compare: set evaluation.every above 0.")
     return max(run.checkpoints, key=lambda checkpoint: checkpoint.round)
+
+
+def _matches(first: RunResult, second: RunResult) -> list[tuple[Budget, int, Checkpoint, Checkpoint]]:
+    """For each budget, what both runs reached of it and their evaluations there; once where all that cost nothing."""
+    found = []
+    for budget in Budget:
+        common = min(_last(run).spent(budget) for run in (first, second))
+        found.append((budget, common, _at(first, budget, common), _at(second, budget, common)))
+    costs = [at.spent(budget) for *_, a, b in found for at in (a, b) for budget in Budget]
+    return found if any(costs) else found[:1]
 
 
 def _at(run: RunResult, budget: Budget, limit: int) -> Checkpoint:

@@ -137,6 +137,11 @@ def _heading(reader: RunReader) -> list[str]:
 
 
 def _matching(row: Comparison) -> str:
+    if row.untrained:
+        return (
+            f"Two evaluations without training to match by: {row.first_run} after round {row.first_round}, "
+            f"{row.second_run} after round {row.second_round}"
+        )
     return (
         f"At {row.budget} {row.matched_by.replace('_', ' ')}: {row.first_run} after round {row.first_round} "
         f"({row.first_rollouts} rollouts, {row.first_optimizer_steps} steps), {row.second_run} after round "

@@ -20,7 +20,6 @@ from workbench.notebook.sample_html import grid
 from workbench.notebook.style import Panel, note, row
 from workbench.views import RunsComparison, compare
 
-BUDGETS = {"rollouts": "rollouts", "optimizer_steps": "optimizer steps"}
 EVERY = 5.0
 """Seconds between two looks at which runs there are."""
 
@@ -105,10 +104,7 @@ def comparison_html(found: RunsComparison) -> str:
     """What may be said, and the settings that differ."""
     parts = [note(text) for text in found.notes]
     if found.rows:
-        rows = [
-            (r.label, BUDGETS[str(r.comparison.matched_by)], "yes" if r.enough else "no", r.sentence)
-            for r in found.rows
-        ]
+        rows = [(r.label, r.matched_by, "yes" if r.enough else "no", r.sentence) for r in found.rows]
         parts.append(grid(("measure", "matched by", "enough evidence", "what may be said"), rows, "Paired differences"))
     else:
         parts.append(note("Not enough evidence: these runs share no held-out evaluation."))

@@ -64,14 +64,19 @@ class ComparisonRow:
     sentence: str
     comparison: Comparison
 
+    @property
+    def matched_by(self) -> str:
+        """What the two are matched by, for a person."""
+        return "no training" if self.comparison.untrained else self.comparison.matched_by.replace("_", " ")
+
 
 @dataclass(frozen=True, slots=True)
 class RunsComparison:
     """Runs side by side.
 
     `names`: unique. `points`: each run's own figures, so that seeds show as points. `rows`: each later run against the
-    first, matched by rollouts and by optimizer steps. `settings`: only those that differ. `notes`: sentences, such as
-    why two runs cannot be compared.
+    first, matched by rollouts and by optimizer steps, or once where neither had trained. `settings`: only those that
+    differ. `notes`: sentences, such as why two runs cannot be compared.
     """
 
     names: tuple[str, ...]
@@ -141,12 +146,17 @@ def shared_measures(first: RunResult, second: RunResult) -> set[str]:
 
 
 def cost_notes(readers: Sequence[RunReader], names: Sequence[str]) -> list[str]:
-    """A sentence for each fork: its cost does not count from the beginning."""
-    return [
-        f"{name} is a fork of {reader.info.parent.run}: its cost counts from round {reader.info.parent.round}."
-        for reader, name in zip(readers, names, strict=True)
-        if reader.info.parent
-    ]
+    """A sentence for each fork, whose cost does not count from the beginning, and for each checkpoint's evaluation."""
+    notes = []
+    for reader, name in zip(readers, names, strict=True):
+        parent = reader.info.parent
+        if parent and reader.rounds:
+            notes.append(f"{name} is a fork of {parent.run}: its cost counts from round {parent.round}.")
+        elif parent:
+            notes.append(
+                f"{name} has the weights of {parent.run} after round {parent.round}, and no rounds of its own."
+            )
+    return notes
 
 
 def _points(reader: RunReader, name: str) -> list[RunPoint]:

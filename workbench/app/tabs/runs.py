@@ -87,7 +87,7 @@ def fill_comparison(tab: RunsTab, context: AppContext, names: Any, theme: Theme)
         (
             row.label,
             context.without_roots(row.comparison.second_run),
-            row.comparison.matched_by.replace("_", " "),
+            row.matched_by,
             row.sentence,
         )
         for row in result.rows
