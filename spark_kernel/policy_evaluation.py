@@ -24,7 +24,7 @@ def evaluate_policy(
     round: int,
     frozen: Sequence[Candidate],
     images_root: Path,
-    on_progress: Callable[[str, int], None] = lambda _line, _finished: None,
+    on_progress: Callable[[str, int, int], None] = lambda _line, _finished, _total: None,
     check_stop: StopCheck = lambda: None,
 ) -> tuple[HeldOutEvaluation, EvaluationRecords]:
     """Ask the policy everything that a held-out evaluation asks.
@@ -34,7 +34,8 @@ def evaluate_policy(
         round: the round that the weights come after.
         frozen: candidates for the frozen lines.
         images_root: the folder that the problems' images are copied to.
-        on_progress: receives the line and the number of its outputs that are finished.
+        on_progress: receives the line, the number of its outputs that are finished, and how many it will have; 0 where
+            that is not known.
         check_stop: raises `Stopped` to abandon the evaluation.
 
     Returns:
@@ -48,9 +49,9 @@ def evaluate_policy(
     problems = tuple(adopt_images(problem, images_root) for problem in chosen)
     finished = Counter[str]()
 
-    def progress(line: str, count: int) -> None:
+    def progress(line: str, count: int, total: int) -> None:
         finished[line] += count
-        on_progress(line, finished[line])
+        on_progress(line, finished[line], total)
 
     evaluation = evaluate_held_out(
         parts.engine,

@@ -125,14 +125,14 @@ def evaluate_subject(
     subject: Subject,
     images_root: Path,
     *,
-    on_progress: Callable[[str, int], None] = lambda _line, _finished: None,
+    on_progress: Callable[[str, int, int], None] = lambda _line, _finished, _total: None,
     check_stop: StopCheck = lambda: None,
 ) -> StandaloneEvaluation:
     """Load the weights and ask them everything that a held-out evaluation asks.
 
     Args:
         images_root: a folder for the problems' images; not the run's.
-        on_progress: receives the line and the number of its outputs that are finished.
+        on_progress: as of `evaluate_policy`.
         check_stop: raises `Stopped` to abandon the evaluation.
 
     Raises:

@@ -262,8 +262,8 @@ class Trainer:
         started = time.perf_counter()
         self._emit("phase_started", round=self.state.completed, phase="evaluate")
 
-        def progress(line: str, finished: int) -> None:
-            self._emit("progress", round=self.state.completed, phase=f"evaluate {line}", done=finished)
+        def progress(line: str, finished: int, total: int) -> None:
+            self._emit("progress", round=self.state.completed, phase=f"evaluate {line}", done=finished, total=total)
 
         with stops_on_signals(self.stop.ask):
             evaluation, records = evaluate_policy(

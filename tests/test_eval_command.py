@@ -121,6 +121,8 @@ def test_a_run_that_is_being_written_is_evaluated_at_its_newest_sound_checkpoint
     assert said.startswith(f"Checkpoint 000001 of {run}: ")
     assert "model.safetensors" in said
     assert "An older one is taken." in said
+    assert main(["compare", "found", str(full)]) == 0
+    assert "found has the weights of run after round 1, and no rounds of its own.\n" in capsys.readouterr().out
 
 
 def test_an_exported_model_stands_beside_its_run_on_the_same_problems(
@@ -139,7 +141,9 @@ def test_an_exported_model_stands_beside_its_run_on_the_same_problems(
     assert RunReader("base").evaluation(0)["lines"] == RunReader(full).evaluation(0)["lines"]
     capsys.readouterr()
     assert main(["compare", "base", "found"]) == 0
-    assert "base after round 0" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Two evaluations without training to match by: base after round 0, found after round 0\n" in said
+    assert said.count("base after round 0") == said.count("accuracy, greedy:") == 1
     assert main(["show", "found"]) == 0
 
 
@@ -327,3 +331,21 @@ def test_a_terminal_shows_which_line_of_which_model_is_asked(data: dict[str, str
     with Terminal(Console(file=out, force_terminal=True, width=100)) as terminal:
         terminal(Event("progress", 3, phase="evaluate solve", done=7, data=data))
     assert f"{shown}  evaluate solve" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("events", "shown"),
+    [
+        ([Event("progress", 3, phase="evaluate solve", done=7, total=48)], "7/48"),
+        ([Event("progress", 3, phase="evaluate loop", done=5)], "5/?"),
+        ([Event("phase_started", 4, period="policy", phase="roll_out")], "0/?"),
+    ],
+)
+def test_the_bar_has_the_lines_own_total_and_none_where_that_is_not_known(events: list[Event], shown: str) -> None:
+    out = io.StringIO()
+    with Terminal(Console(file=out, force_terminal=True, width=100)) as terminal:
+        terminal(Event("progress", 3, phase="evaluate reflection", done=30, total=30))
+        for event in events:
+            terminal(event)
+    last = out.getvalue()[-300:]
+    assert shown in last

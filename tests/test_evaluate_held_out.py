@@ -307,10 +307,17 @@ def test_greedy_and_sampled_answers_are_asked_for_in_the_same_words():
 
 
 def test_progress_is_reported_by_line_and_a_stop_is_honoured():
-    seen = {}
-    found = evaluate(model(half_right, knows), on_progress=lambda line, n: seen.update({line: seen.get(line, 0) + n}))
+    seen, totals = {}, {}
+
+    def progress(line, count, total):
+        seen[line] = seen.get(line, 0) + count
+        assert totals.setdefault(line, total) == total
+
+    found = evaluate(model(half_right, knows), on_progress=progress)
     assert seen["solve"] == 48
     assert seen["loop"] == sum(len(attempt.steps) for attempt in found.attempts)
+    assert totals == {**seen, "loop": 0}
+    assert {"solve", "reflection", "own/pairwise/full"} < set(totals)
     calls = []
 
     def stop():

@@ -26,6 +26,7 @@ class Terminal:
         self._last = 0
         self._bar: Progress | None = None
         self._task: Any = None
+        self._name = ""
 
     def __enter__(self) -> Terminal:
         if self.console.is_terminal:
@@ -62,18 +63,24 @@ class Terminal:
         if self._bar is not None:
             period = "" if event.phase in ("report", "evaluate") else f" ({event.period})"
             name = f"round {event.round}/{self._last}  {(event.phase or '').replace('_', ' ')}{period}"
-            self._bar.reset(self._task, description=name, total=None)
+            self._begin(name)
 
     def _show_progress(self, event: Event) -> None:
         if self._bar is None:
             return
-        changes: dict[str, Any] = {"completed": event.done, "total": event.total or None}
         phase = event.phase or ""
         if phase.startswith("evaluate"):
-            changes["description"] = f"{event.data.get('of', f'after round {event.round}')}  {phase}"
+            self._begin(f"{event.data.get('of', f'after round {event.round}')}  {phase}")
         elif phase == "replay":
-            changes["description"] = "repeating recorded updates"
-        self._bar.update(self._task, **changes)
+            self._begin("repeating recorded updates")
+        self._bar.update(self._task, completed=event.done, total=event.total or None)
+
+    def _begin(self, name: str) -> None:
+        """A new bar where the name is another: the old one's total cannot be taken back."""
+        if self._bar is not None and name != self._name:
+            self._name = name
+            self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(name, total=None)
 
 
 def round_line(report: RoundReport, last: int) -> str:

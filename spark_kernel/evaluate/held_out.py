@@ -121,7 +121,7 @@ def evaluate_held_out(
     frozen: Sequence[Candidate] = (),
     encode: Encode | None = None,
     image_root: Path | None = None,
-    on_progress: Callable[[str, int], None] = lambda _line, _count: None,
+    on_progress: Callable[[str, int, int], None] = lambda _line, _count, _total: None,
     check_stop: StopCheck = lambda: None,
 ) -> HeldOutEvaluation:
     """Evaluate the policy the engine holds.
@@ -130,7 +130,8 @@ def evaluate_held_out(
         seed: the run's seed; rounds share all draws, so that they differ by the weights alone.
         frozen: candidates for the frozen lines, of these problems (`HeldOutEvaluation.candidates` of round 0).
         encode: text to token ids; where given, judges' probabilities of "Yes" are computed and their calibration too.
-        on_progress: receives the line and the number of outputs finished since the last call.
+        on_progress: receives the line, the number of its outputs finished since the last call, and how many it will
+            have in all; 0 for the loop, whose chains end when the judge accepts.
         check_stop: called between and inside the stages; raises `Stopped` to abandon the evaluation.
 
     Raises:
@@ -199,7 +200,7 @@ class _Asker:
     seed: int
     image_root: Path | None
     encode: Encode | None
-    on_progress: Callable[[str, int], None]
+    on_progress: Callable[[str, int, int], None]
     check_stop: StopCheck
 
     def ask(self, line: str, cases: Sequence[Case], samples: int) -> tuple[tuple[Group, ...], list[Exclusion]]:
@@ -217,7 +218,7 @@ class _Asker:
         completions = self.engine.sample(
             [prompt for _, prompt in good],
             self.settings.sampling(good[0][0].task.kind),
-            on_progress=lambda count: self.on_progress(line, count),
+            on_progress=lambda count: self.on_progress(line, count, len(good) * samples),
             check_stop=self.check_stop,
         )
         requests = [
@@ -257,7 +258,7 @@ class _Asker:
             seed=derive_seed(self.seed, STAGE),
             solve_prompts={task.problem_id: WrittenPrompt(task.template_id, task.messages) for task in tasks},
             image_root=self.image_root,
-            on_progress=lambda count: self.on_progress("loop", count),
+            on_progress=lambda count: self.on_progress("loop", count, 0),
             check_stop=self.check_stop,
         )
 

@@ -142,8 +142,9 @@ def _evaluate(args: Any, run: Path | None, overrides: Mapping[str, Any]) -> int:
     with tempfile.TemporaryDirectory(prefix="spark-eval-") as folder, terminal:
         terminal.console.print(_what(args, run, subject), soft_wrap=True, markup=False)
 
-        def progress(line: str, finished: int) -> None:
-            terminal(Event("progress", subject.round, phase=f"evaluate {line}", done=finished, data={"of": name}))
+        def progress(line: str, finished: int, total: int) -> None:
+            about = {"of": name}
+            terminal(Event("progress", subject.round, None, f"evaluate {line}", finished, total, about))
 
         try:
             with stops_on_signals(stop.ask, (signal.SIGINT, signal.SIGTERM), say=_say):
