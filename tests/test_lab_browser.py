@@ -387,6 +387,7 @@ def test_a_value_out_of_range_is_refused_in_the_form_and_nothing_starts(
     field.fill("0")
     field.press("Tab")
     says(form, "rollout.samples = '0' is refused: input should be greater than or equal to 1.")
+    expect(form.locator(".spark-refused")).to_have_count(1)
     screenshot(two_runs.page, "form-refused")
     assert serious_violations(two_runs.page, PANEL) == []
     expect(start).to_be_disabled()
@@ -396,6 +397,7 @@ def test_a_value_out_of_range_is_refused_in_the_form_and_nothing_starts(
     field.fill("4")
     field.press("Tab")
     expect(form).not_to_contain_text("is refused")
+    expect(form.locator(".spark-refused")).to_have_count(0)
     press(two_runs, "Start", controls)
     says(controls, "ready")
     assert "samples: 4" in RunReader(run).config_yaml

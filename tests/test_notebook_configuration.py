@@ -48,6 +48,9 @@ def test_a_value_out_of_range_is_refused_in_the_schemas_words_and_stays_as_typed
     assert "learner.learning_rate = &#x27;fast&#x27; is refused" in form.message.value
     assert 'role="alert"' in form.message.value
     assert form.fields["learner.learning_rate"].value == "fast"
+    assert [name for name, field in form.fields.items() if "spark-refused" in field._dom_classes] == [
+        "learner.learning_rate"
+    ]
     assert form.config.rollout.samples == 4
     form.fields["period.train_policy"].value = False
     form.fields["period.train_reward"].value = False
@@ -55,6 +58,7 @@ def test_a_value_out_of_range_is_refused_in_the_schemas_words_and_stays_as_typed
     assert "nothing to train" in form.message.value
     form.fields["period.train_reward"].value = True
     assert form.message.value == ""
+    assert not any("spark-refused" in field._dom_classes for field in form.fields.values())
     assert form.config.learner.learning_rate == 1e-4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -214,6 +215,9 @@ class Configuration(Panel):
         self.difference.value = (note(about) if about else "") + shown
         for name, control in self.fields.items():
             (control.add_class if name in changed else control.remove_class)("spark-changed")
+            # The sentence stands above the form, which is longer than a screen: the field shows that it is meant.
+            is_refused = re.search(rf"(?:^|; ){re.escape(name)} = .* is refused", self.problem) is not None
+            (control.add_class if is_refused else control.remove_class)("spark-refused")
         self._show_code()
 
     def _show_code(self) -> None:

@@ -24,6 +24,8 @@ CSS = """
   font-family: var(--jp-code-font-family, monospace); font-size: var(--jp-code-font-size, 13px); }
 .spark-panel .spark-help { opacity: .85; padding-left: 8px; line-height: 1.35; }
 .spark-panel .spark-changed .widget-label { font-weight: 700; }
+.spark-panel .spark-refused input { border: 2px solid var(--jp-error-color1, #c62828); }
+.spark-panel .spark-refused .widget-label::after { content: ": refused"; }
 .spark-panel details > summary { cursor: pointer; padding: 2px 0; }
 .spark-panel .widget-html-content { line-height: 1.45; }
 .spark-panel caption { white-space: nowrap; text-align: left; font-weight: 600; padding: 4px 0;
