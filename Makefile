@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 SETUP := $(PYTHON) scripts/setup_environment.py --venv $(VENV) --variant $(VARIANT)
 PYTEST := $(BIN)/python -m pytest --timeout 600
 FAST := not slow and not model and not vllm
+ALONE := browser or model or vllm
 SIDE_BY_SIDE := -n auto --maxprocesses 8
 TEST_MODEL := smollm2-135m
 
@@ -32,13 +33,15 @@ setup-vllm:  ## the same with the CPU build of vLLM (on a GPU machine vLLM comes
 run: setup  ## set up, then train with the quickstart preset and print a report
 	@$(BIN)/workbench run quickstart $(ARGS)
 
-# The quick tests side by side, then the others one by one: they use all cores themselves. Exit code 5 is "no test chosen":
-# ARGS may choose among one kind only.
+# The quick tests, then the other ones, file by file side by side, then those that need a browser, a real model or vLLM, one by one: they use all
+# cores themselves. Exit code 5 is "no test chosen": ARGS may choose among one kind only.
 test: setup-dev test-model  ## set up, then the whole test suite
-	@$(PYTEST) $(SIDE_BY_SIDE) -m "$(FAST)" $(ARGS); fast=$$?; \
-	[ $$fast -eq 0 ] || [ $$fast -eq 5 ] || exit $$fast; \
-	$(PYTEST) -m "not ($(FAST))" $(ARGS); rest=$$?; \
-	[ $$rest -eq 5 ] && exit $$fast; exit $$rest
+	@none=5; \
+	one() { "$$@"; code=$$?; [ $$code -eq 5 ] || { [ $$code -eq 0 ] || exit $$code; none=0; }; }; \
+	one $(PYTEST) $(SIDE_BY_SIDE) -m "$(FAST)" $(ARGS); \
+	one $(PYTEST) $(SIDE_BY_SIDE) --dist loadfile -m "slow and not ($(ALONE))" $(ARGS); \
+	one $(PYTEST) -m "$(ALONE)" $(ARGS); \
+	exit $$none
 
 test-fast: setup-dev  ## the quick tests: under a minute on two cores
 	@$(PYTEST) $(SIDE_BY_SIDE) -m "$(FAST)" $(ARGS)
