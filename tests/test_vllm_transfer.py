@@ -202,7 +202,7 @@ def test_the_engine_keeps_one_way_to_a_server_and_opens_a_new_one_after_a_failur
     monkeypatch.setattr(vllm_server, "difference", lambda *_: 0.0)
     policy = load_policy(ModelSettings(str(tiny)))
     settings = replace(
-        VllmServerSettings((server.url,), api_key=KEY, timeout=5),
+        VllmServerSettings((server.url,), context=400, api_key=KEY, timeout=5),
         transfer="nccl",
         transfer_address="10.0.0.5",
         device="cuda",
