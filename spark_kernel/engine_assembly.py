@@ -16,6 +16,7 @@ from spark_kernel.rollout.vllm_engine import VllmEngine, VllmSettings
 from spark_kernel.rollout.vllm_install import check_vllm
 from spark_kernel.rollout.vllm_server import VllmServerEngine
 from spark_kernel.rollout.vllm_servers import VllmServerSettings, check_servers
+from spark_kernel.rollout.vllm_transfer import BACKEND
 
 VLLM_CPU_CACHE_GIB = 1.0
 """vLLM's key-value cache on a CPU where the configuration names no size."""
@@ -31,6 +32,8 @@ def check_engine(config: RunConfig) -> None:
         check_vllm()
     if config.rollout.engine == "vllm-server":
         check_servers(server_settings(config))
+        if config.rollout.server.transfer == BACKEND:
+            check_vllm()
 
 
 def make_engine(config: RunConfig, policy: Policy, remarks: Remarks) -> RolloutEngine:
