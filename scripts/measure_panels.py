@@ -77,7 +77,7 @@ def measure_stops(times: int) -> None:
     from tests.helpers.browser import launched_chromium, new_page
     from tests.helpers.jupyter_lab import lab_server, write_notebook
     from tests.helpers.runs import tiny_config
-    from tests.test_lab_browser import CONFIG, PANEL, notebook, press, says
+    from tests.test_lab_browser import CONFIG, PANEL, notebook, press, says, train_for_long
 
     with tempfile.TemporaryDirectory() as name, launched_chromium() as browser:
         folder = Path(name)
@@ -89,7 +89,7 @@ def measure_stops(times: int) -> None:
             shown = notebook(page, server, "controls", [cell])
             controls = shown.run(0).locator(PANEL).first
             for _ in range(times):
-                press(shown, "Train", controls)
+                train_for_long(shown, controls)
                 says(controls, re.compile(r"round \d+: (update|roll)"))
                 page.wait_for_timeout(1500)
                 page.evaluate(WATCH_STOP)

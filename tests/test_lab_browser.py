@@ -91,6 +91,7 @@ def press(nb: NotebookPage, text: str, panel: Locator) -> None:
 
 
 def train_for_long(nb: NotebookPage, controls: Locator) -> None:
+    """Press Train with more rounds to do than any machine is through with while a test looks."""
     rounds = controls.locator("input[type=number]").first
     rounds.fill("400")
     rounds.press("Tab")
