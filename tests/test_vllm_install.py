@@ -11,8 +11,10 @@ from pathlib import Path
 import packaging.requirements  # noqa: F401 - before the path is narrowed
 import pytest
 
+from spark_kernel import engine_assembly
 from spark_kernel.assembly import objective_settings
 from spark_kernel.config import load_config
+from spark_kernel.engine_assembly import check_engine
 from spark_kernel.errors import InputError
 from spark_kernel.rollout.vllm_install import check_vllm
 from tests.conftest import FAST
@@ -73,6 +75,28 @@ def test_importance_correction_is_on_by_default_for_engines_that_are_not_the_lea
 ) -> None:
     config = load_config("quickstart", rollout__engine=engine, rollout__server__urls=("http://host:8000",))
     assert objective_settings(config).importance_correction == correction
+
+
+@pytest.mark.parametrize(
+    ("engine", "transfer", "needed"),
+    [
+        ("transformers", "nccl", False),
+        ("vllm", "folder", True),
+        ("vllm-server", "folder", False),
+        ("vllm-server", "nccl", True),
+    ],
+)
+def test_vllm_is_asked_for_before_anything_is_loaded_where_this_process_needs_it(
+    engine: str, transfer: str, needed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = {"rollout__server__urls": ("http://host:8000",), "rollout__server__transfer": transfer}
+    config = load_config("quickstart", rollout__engine=engine, **server)
+    asked: list[str] = []
+    monkeypatch.setattr(engine_assembly, "check_vllm", lambda: asked.append("vllm"))
+    monkeypatch.setattr(engine_assembly, "check_servers", lambda _settings: asked.append("servers"))
+    check_engine(config)
+    assert ("vllm" in asked) is needed
+    assert ("servers" in asked) is (engine == "vllm-server")
 
 
 @pytest.mark.slow
