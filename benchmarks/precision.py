@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from benchmarks.shapes import NEVER, Scale, make_groups, output_lengths
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.settings import LearnerSettings
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message, Period
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _policy(model: str, dtype: str, autocast: bool, lora: bool) -> Policy:
-    policy = load_policy(ModelSettings(model, dtype=dtype, device="cpu", lora=LoraSettings() if lora else None))
+    policy = load_policy(ModelSection(path=model, dtype=dtype, device="cpu", lora=LoraSection(enabled=lora)))
     policy.loaded = replace(policy.loaded, autocast=autocast)
     policy.encoder.eos_ids = NEVER
     return policy

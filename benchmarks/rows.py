@@ -28,10 +28,10 @@ from benchmarks.shapes import (
     parameter_count,
     prompt_texts,
 )
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.settings import LearnerSettings
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.models.settings import ModelSettings
 from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.records import Group, Parse, Period, Problem, Score
 from spark_kernel.rollout.engine import Sampling
@@ -64,7 +64,7 @@ class Bench:
     def policy(self) -> Policy:
         # The peers compute in float32 on a CPU and under bfloat16 autocast on a GPU: so do we.
         dtype = "float32" if self.device == "cpu" else "auto"
-        policy = load_policy(ModelSettings(str(self.model), dtype=dtype, device=self.device))
+        policy = load_policy(ModelSection(path=str(self.model), dtype=dtype, device=self.device))
         policy.encoder.eos_ids = NEVER
         return policy
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from benchmarks.measuring import Row, interleaved, timed_row
 from benchmarks.shapes import SCALES, Scale, make_prompts
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.errors import InputError
+from spark_kernel.models.adapter import Adapter
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.models.settings import Adapter, LoraSettings, ModelSettings
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.engine import Sampling
 from spark_kernel.rollout.vllm_engine import VllmEngine, VllmSettings
@@ -131,7 +132,7 @@ class Counted:
 
 def sync_rows(model: Path, device: str, scale: Scale, clock: str) -> list[Row]:
     """What one weight sync moves and takes: all weights, an adapter merged into them, an adapter alone."""
-    lora = LoraSettings()
+    lora = LoraSection(enabled=True)
     ways = {"adapter alone": (lora, True), "adapter merged": (lora, False), "full weights": (None, False)}
     mib, timings = {}, {}
     for name, (adapter, alone) in ways.items():
@@ -159,9 +160,9 @@ def sync_rows(model: Path, device: str, scale: Scale, clock: str) -> list[Row]:
     return [moved, seconds]
 
 
-def _policy(model: Path, device: str, lora: LoraSettings | None = None) -> Policy:
+def _policy(model: Path, device: str, lora: LoraSection = LoraSection()) -> Policy:
     dtype = "float32" if device == "cpu" else "auto"
-    policy = load_policy(ModelSettings(str(model), dtype=dtype, device=device, lora=lora))
+    policy = load_policy(ModelSection(path=str(model), dtype=dtype, device=device, lora=lora))
     policy.encoder.eos_ids = ()  # every output has exactly the wanted length; vLLM refuses ids that no token has
     return policy
 

@@ -34,8 +34,8 @@ samples = 8  # answers to each
 import pandas as pd
 
 from spark_kernel.config import load_config
-from spark_kernel.lifecycle import start_run
 from spark_kernel.runs.reader import RunReader
+from spark_kernel.training.lifecycle import start_run
 from workbench.notebook.naming import unused_run
 from workbench.notebook.progress import CellProgress
 

@@ -38,7 +38,7 @@ import pandas as pd
 
 from spark_kernel.config import load_config
 from spark_kernel.errors import InputError
-from spark_kernel.lifecycle import start_run
+from spark_kernel.training.lifecycle import start_run
 from workbench.notebook.naming import unused_run
 from workbench.notebook.progress import CellProgress
 from workbench.views import RunView

@@ -23,9 +23,9 @@ from typing import Any
 
 from spark_kernel.config import load_config
 from spark_kernel.evaluate.compare import paired_bootstrap, problem_cells
-from spark_kernel.lifecycle import resume_run, start_run
 from spark_kernel.records import Group
 from spark_kernel.runs.reader import RunReader
+from spark_kernel.training.lifecycle import resume_run, start_run
 
 ARMS = {"spark": "quickstart", "policy-only": "quickstart+policy-only"}
 MEASURES: dict[str, tuple[tuple[str, ...], bool]] = {

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import torch
 
 from spark_kernel.config import load_config
-from spark_kernel.lifecycle import start_run
 from spark_kernel.runs.reader import TABLES, RunReader
 from spark_kernel.runs.schemas import SCHEMAS
+from spark_kernel.training.lifecycle import start_run
 from workbench.commands import quiet_transformers
 from workbench.recorded import NAME, recorded_run
 

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from spark_kernel.errors import ModelError
-from spark_kernel.lifecycle import start_run
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
+from spark_kernel.training.lifecycle import start_run
 from tests.helpers.app_server import wait_until
 from tests.helpers.runs import tiny_config
 from tests.helpers.tiny_models import save_tiny_idefics3

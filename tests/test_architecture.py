@@ -89,5 +89,5 @@ def test_the_walk_sees_imports_inside_functions_and_follows_them() -> None:
     """Negative control: the learner's optimizer is found to import bitsandbytes, and the trainer to reach pyarrow."""
     assert "bitsandbytes" in imported("spark_kernel.learner.optimizers", later=True)
     assert "bitsandbytes" not in imported("spark_kernel.learner.optimizers", later=False)
-    below = reached({"spark_kernel.trainer"}, later=False)
+    below = reached({"spark_kernel.training.trainer"}, later=False)
     assert any(name.startswith("pyarrow") for module in below for name in imported(module, later=False))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spark_kernel.config import RunConfig, load_config
-from spark_kernel.lifecycle import read_config
+from spark_kernel.runs.configuration import read_config
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState
 from tests.helpers.cli import COMMAND, TIMEOUT, environment, tiny_flags, workbench

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout import decoding
@@ -27,7 +27,7 @@ SAMPLING = Sampling(20)
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     """Ends its outputs after 1 to 20 tokens, so that rows finish at all times."""
-    return load_policy(ModelSettings(str(save_talkative_llama(tmp_path_factory.mktemp("model")))))
+    return load_policy(ModelSection(path=str(save_talkative_llama(tmp_path_factory.mktemp("model")))))
 
 
 def prompts(count: int = 14, samples: int = 3) -> list[Prompt]:
@@ -156,7 +156,7 @@ def test_the_same_call_repeats_to_the_last_bit(policy: Policy) -> None:
     first = engine.sample(prompts(), SAMPLING)
     engine.sample(prompts(3, samples=5), Sampling(7))
     again = engine.sample(prompts(), SAMPLING)
-    fresh_policy = load_policy(ModelSettings(policy.encoder.name))
+    fresh_policy = load_policy(ModelSection(path=policy.encoder.name))
     fresh = TransformersEngine(fresh_policy, batch_size=12).sample(prompts(), SAMPLING)
     for other in (again, fresh):
         assert [[(c.token_ids, c.logprobs) for c in g] for g in other] == [
@@ -183,8 +183,8 @@ def test_prompts_without_seeds_and_no_prompts_give_nothing(policy: Policy) -> No
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_samples_as_alone(tmp_path: Path, name: str) -> None:
     """Layers with sliding windows keep too little for rows to join: there a batch is decoded to its end."""
-    lora = LoraSettings(rank=4) if name == "qwen3" else None
-    policy = load_policy(ModelSettings(str(save_tiny_architecture(tmp_path, name)), lora=lora))
+    lora = LoraSection(enabled=True, rank=4) if name == "qwen3" else LoraSection()
+    policy = load_policy(ModelSection(path=str(save_tiny_architecture(tmp_path, name)), lora=lora))
     policy.encoder.eos_ids = tuple(range(150, 256))
     assert rows_can_join(policy.network) is (name in ("llama", "qwen2", "qwen3"))
     expected = [TransformersEngine(policy, refill=False).sample([p], SAMPLING)[0] for p in prompts(8)]

@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from spark_kernel.errors import EngineError, StaleEngineError
-from spark_kernel.events import Event
-from spark_kernel.lifecycle import resume_run, start_run
 from spark_kernel.runs.reader import RunReader
-from spark_kernel.trainer import Trainer
+from spark_kernel.training.events import Event
+from spark_kernel.training.lifecycle import resume_run, start_run
+from spark_kernel.training.trainer import Trainer
 from tests.helpers.runs import fingerprint, tiny_config
-from workbench.reports import mismatch_lines, print_report
-from workbench.terminal import Terminal
+from workbench.reporting.reports import mismatch_lines, print_report
+from workbench.reporting.terminal import Terminal
 
 pytestmark = pytest.mark.slow
 LEFT_OUT = "The vLLM server at http://host:8000 cannot be reached: its prompts go to the other servers"

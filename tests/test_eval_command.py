@@ -16,18 +16,18 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from spark_kernel.base_model import BaseModel
 from spark_kernel.config import load_config
-from spark_kernel.events import Event
-from spark_kernel.export import find_source, write_export
-from spark_kernel.lifecycle import fork_run, start_run
+from spark_kernel.publish.base_model import BaseModel
+from spark_kernel.publish.export import find_source, write_export
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState
 from spark_kernel.runs.writer import RunWriter
+from spark_kernel.training.events import Event
+from spark_kernel.training.lifecycle import fork_run, start_run
 from tests.helpers.runs import tiny_config
 from tests.helpers.tiny_models import save_talkative_llama, save_tiny_idefics3
 from workbench.cli import main
-from workbench.terminal import Terminal
+from workbench.reporting.terminal import Terminal
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.evaluate.held_out import EvaluationSettings, evaluate_held_out
 from spark_kernel.evaluate.verdict_probability import yes_probabilities
 from spark_kernel.models.policy import load_policy
-from spark_kernel.models.settings import ModelSettings
 from spark_kernel.problems.arithmetic import ArithmeticSource
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Kind, Parse
@@ -27,7 +27,7 @@ SETTINGS = EvaluationSettings(max_new_tokens=24, verdict_max_new_tokens=24, max_
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
     folder = save_talkative_llama(tmp_path_factory.mktemp("model"), seed=3)
-    return load_policy(ModelSettings(path=str(folder), dtype="float32", device="cpu"))
+    return load_policy(ModelSection(path=str(folder), dtype="float32", device="cpu"))
 
 
 def evaluate(policy, **more):

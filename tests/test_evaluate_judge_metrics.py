@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spark_kernel.evaluate.intervals import clustered_mean, clustered_proportion
 from spark_kernel.evaluate.judge_metrics import calibration, is_one_sided, judge_metrics, swapped_agreement
-from spark_kernel.evaluate.round_metrics import exclusion_counts, kind_stats, task_counts
+from spark_kernel.evaluate.kind_stats import exclusion_counts, kind_stats, task_counts
 from spark_kernel.records import (
     Exclusion,
     ExclusionReason,

@@ -18,15 +18,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from spark_kernel.assembly import model_settings
-from spark_kernel.base_model import UNKNOWN, BaseModel, describe_base, licence_of
 from spark_kernel.config import load_config
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import InputError, ModelError, RunFolderError
-from spark_kernel.export import ExportSource, find_source, write_export
-from spark_kernel.lifecycle import fork_run, read_config, start_run
 from spark_kernel.models.policy import load_policy
-from spark_kernel.models.settings import ModelSettings
+from spark_kernel.publish.base_model import UNKNOWN, BaseModel, describe_base, licence_of
+from spark_kernel.publish.export import ExportSource, find_source, write_export
+from spark_kernel.runs.configuration import read_config
 from spark_kernel.runs.reader import RunReader
+from spark_kernel.training.lifecycle import fork_run, start_run
 from tests.helpers.cli import workbench
 from tests.helpers.fake_hub import TOKEN, FakeHub, Repository
 from tests.helpers.runs import tiny_config
@@ -136,7 +136,7 @@ def test_a_merged_export_is_full_weights_with_the_adapter_in_them(lora: Trained,
     assert not list((tmp_path / "merged").glob("adapter*"))
     merged = logprobs(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"))
     assert same(merged, lora.logprobs[1], within=MERGED)
-    policy = load_policy(model_settings(read_config(lora.run)))
+    policy = load_policy(read_config(lora.run).model)
     policy.load_adapter(lora.run / "checkpoints" / "000001")
     expected = dict(policy.named_tensors(merged=True))
     stored = load_file(tmp_path / "merged" / "model.safetensors")
@@ -153,7 +153,7 @@ def test_a_merge_in_bfloat16_with_dora_is_that_of_the_policy(tmp_path: Path) -> 
     settings = {"model__dtype": "bfloat16", "model__lora__dora": True, "model__lora__rslora": True}
     trained = train(tmp_path / "parts", **LORA, **settings)
     assert main(["export", str(trained.run), "--merge", "--out", str(tmp_path / "merged")]) == 0
-    policy = load_policy(model_settings(read_config(trained.run)))
+    policy = load_policy(read_config(trained.run).model)
     policy.load_adapter(trained.run / "checkpoints" / "000002")
     expected = dict(policy.named_tensors(merged=True))
     stored = load_file(tmp_path / "merged" / "model.safetensors")
@@ -431,33 +431,33 @@ def test_a_base_model_is_named_as_others_can_load_it(
 ) -> None:
     local = save_tiny_llama(tmp_path / "models" / "local")
     monkeypatch.chdir(tmp_path / "models")
-    found = describe_base(ModelSettings("./local"))
+    found = describe_base(ModelSection(path="./local"))
     assert (found.name, found.reference, found.on_hub, found.licence) == ("local", str(local), False, UNKNOWN)
     with pytest.raises(ModelError, match=r"There is no model"):
-        describe_base(ModelSettings(str(tmp_path / "gone")))
-    starter = describe_base(ModelSettings("builtin:starter"))
+        describe_base(ModelSection(path=str(tmp_path / "gone")))
+    starter = describe_base(ModelSection(path="builtin:starter"))
     assert (starter.name, starter.licence["license"]) == ("builtin:starter", "apache-2.0")
     assert AutoModelForCausalLM.from_pretrained(starter.reference) is not None
     monkeypatch.setenv("SPARK_MODELS", str(tmp_path / "models"))
     provenance = {"name": "local", "licence": "Apache-2.0", "source": "hub", "hub_id": "org/tiny"}
     (local / "provenance.json").write_text(json.dumps(provenance))
-    found = describe_base(ModelSettings("local"))
+    found = describe_base(ModelSection(path="local"))
     assert (found.reference, found.on_hub, found.licence) == ("org/tiny", True, {"license": "apache-2.0"})
     rounded = {"name": "local", "licence": "MIT", "source": "pypi", "note": "4 bits.", "same_model_on_hub": "org/tiny"}
     (local / "provenance.json").write_text(json.dumps(rounded))
-    found = describe_base(ModelSettings("local"))
+    found = describe_base(ModelSection(path="local"))
     assert (found.reference, found.on_hub, found.descends_from) == (str(local), False, "org/tiny")
     assert (found.licence, found.note) == ({"license": "mit"}, "4 bits.")
 
 
 def test_the_licence_of_a_hub_model_is_asked_for(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.repositories["org/tiny"] = Repository(card={"license": "llama3"})
-    base = describe_base(ModelSettings("org/tiny", revision="v1"))
+    base = describe_base(ModelSection(path="org/tiny", revision="v1"))
     assert (base.reference, base.on_hub, base.revision) == ("org/tiny", True, "v1")
     assert base.licence == {"license": "llama3"}
-    assert describe_base(ModelSettings("org/none")).licence == UNKNOWN
+    assert describe_base(ModelSection(path="org/none")).licence == UNKNOWN
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    assert describe_base(ModelSettings("org/tiny")).licence == UNKNOWN
+    assert describe_base(ModelSection(path="org/tiny")).licence == UNKNOWN
 
 
 def test_an_adapter_of_a_hub_model_names_it_with_its_revision(lora: Trained, tmp_path: Path) -> None:

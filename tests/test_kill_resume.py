@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from spark_kernel.lifecycle import resume_run, start_run
+from spark_kernel.training.lifecycle import resume_run, start_run
 from tests.helpers.runs import fingerprint, tiny_config
 
 pytestmark = pytest.mark.slow

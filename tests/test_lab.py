@@ -17,9 +17,9 @@ import pytest
 
 from spark_kernel.errors import InputError
 from tests.helpers.cli import workbench
-from workbench import reports
 from workbench import shipped_notebooks as shipped
 from workbench.commands import lab as lab_command
+from workbench.reporting import reports
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -33,7 +33,7 @@ PATIENCE = 300
 LONG = "problems__per_round=24, rollout__samples=24, rollout__batch_size=8, learner__micro_batch_tokens=600"
 CONFIG = f"""
 from pathlib import Path
-from spark_kernel.lifecycle import start_run
+from spark_kernel.training.lifecycle import start_run
 from tests.helpers.runs import tiny_config
 config = tiny_config(Path('base'), rounds=500, evaluation__every=0, {LONG})
 """
@@ -261,8 +261,8 @@ from dataclasses import replace
 from pathlib import Path
 import workbench
 from ipywidgets.widgets import widget
-from spark_kernel.evaluate.round_metrics import kind_stats
-from spark_kernel.events import Event
+from spark_kernel.evaluate.kind_stats import kind_stats
+from spark_kernel.training.events import Event
 from spark_kernel.runs.writer import RunWriter
 from tests.helpers.recorded_runs import make_round
 writer = RunWriter.create(Path("runs/growing"), "seed: 0\\nrounds: 500\\n", {})

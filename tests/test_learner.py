@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.errors import NonFiniteError, StaleEngineError, Stopped
 from spark_kernel.learner.checkpoint import load_learner, save_learner
 from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.schedule import learning_rate
 from spark_kernel.learner.settings import LearnerSettings
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.records import ExclusionReason, Group, Kind, Period
 from tests.helpers.records import make_group
@@ -31,10 +31,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("model"))
 
 
+LORA = LoraSection(enabled=True, rank=4)
+
+
 def make_learner(
-    folder: Path, objective: ObjectiveSettings | None = None, lora: LoraSettings | None = None, **settings: Any
+    folder: Path, objective: ObjectiveSettings | None = None, lora: LoraSection = LoraSection(), **settings: Any
 ) -> Learner:
-    policy = load_policy(ModelSettings(str(folder), lora=lora))
+    policy = load_policy(ModelSection(path=str(folder), lora=lora))
     return Learner(policy, objective or ObjectiveSettings(), replace(SETTINGS, **settings), images_root=Path())
 
 
@@ -129,8 +132,8 @@ def test_gradient_does_not_depend_on_the_cut_into_micro_batches(model_folder: Pa
     assert largest_difference(whole, cut) < 1e-5
 
 
-@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["a frozen copy", "the adapter off"])
-def test_kl_pulls_towards_the_initial_policy(model_folder: Path, lora: LoraSettings | None) -> None:
+@pytest.mark.parametrize("lora", [LoraSection(), LORA], ids=["a frozen copy", "the adapter off"])
+def test_kl_pulls_towards_the_initial_policy(model_folder: Path, lora: LoraSection) -> None:
     objective = ObjectiveSettings(beta=0.5)
     learner = make_learner(model_folder, objective, lora, max_grad_norm=1e9)
     reference = copy.deepcopy(learner.policy.network)
@@ -190,10 +193,10 @@ def test_version_counts_updates_and_is_absent_in_mid_update(model_folder: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)])
+@pytest.mark.parametrize("lora", [LoraSection(), LORA])
 @pytest.mark.parametrize("stop_at", range(1, 10))
 def test_stop_save_load_and_go_on_bit_for_bit(
-    model_folder: Path, tmp_path: Path, stop_at: int, lora: LoraSettings | None
+    model_folder: Path, tmp_path: Path, stop_at: int, lora: LoraSection
 ) -> None:
     groups = some_groups()
     keywords: dict[str, Any] = {"minibatch_sequences": 3, "micro_batch_tokens": 30}

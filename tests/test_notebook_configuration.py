@@ -112,7 +112,7 @@ def test_the_command_line_copy_makes_the_same_configuration(monkeypatch: pytest.
         started.append(config)
         raise Started
 
-    monkeypatch.setattr("spark_kernel.lifecycle.start_run", start)
+    monkeypatch.setattr("spark_kernel.training.lifecycle.start_run", start)
     with pytest.raises(Started):
         train.run([*arguments, "--out", str(tmp_path / "run")])
     assert started == [form.config]

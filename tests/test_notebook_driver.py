@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from spark_kernel.lifecycle import start_run
 from spark_kernel.runs.reader import RunReader
+from spark_kernel.training.lifecycle import start_run
 from tests.helpers.runs import fingerprint, tiny_config
 from workbench.notebook.driver import BUSY, Action, Driver, DriverState, Mode
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spark_kernel.events import Event
+from spark_kernel.training.events import Event
 from workbench.notebook import progress
 from workbench.notebook.naming import unused_run
 

@@ -31,7 +31,7 @@ PATIENCE = 240.0
 TRAIN = """
 import sys
 from pathlib import Path
-from spark_kernel.lifecycle import start_run
+from spark_kernel.training.lifecycle import start_run
 from tests.helpers.runs import tiny_config
 start_run(tiny_config(Path(sys.argv[1]), rounds=10_000, evaluation__every=0), sys.argv[2]).train()
 """

@@ -7,12 +7,12 @@ from typing import Any, get_args
 
 import pytest
 
-from spark_kernel.assembly import objective_settings
 from spark_kernel.config import load_config
-from spark_kernel.config_sections import ObjectiveSection
+from spark_kernel.config.sections import ObjectiveSection
 from spark_kernel.errors import InputError
 from spark_kernel.objective.advantages import advantages
 from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
+from spark_kernel.training.assembly import objective_settings
 
 
 @pytest.mark.parametrize(

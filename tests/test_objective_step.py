@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.progress import Totals
 from spark_kernel.learner.selection import TrainingGroup, micro_batches, select
@@ -26,7 +27,6 @@ from spark_kernel.learner.step_loss import (
     step_scales,
 )
 from spark_kernel.models.policy import load_policy
-from spark_kernel.models.settings import ModelSettings
 from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
 from spark_kernel.records import Group, Kind, Period, UpdateStats
 from tests.helpers.objective_reference import written_out
@@ -269,13 +269,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def update(folder: Path, groups: list[Group], objective: ObjectiveSettings, minibatch: int | None) -> UpdateStats:
     chosen = LearnerSettings(learning_rate=1e-9, horizon_steps=10, minibatch_sequences=minibatch)
-    learner = Learner(load_policy(ModelSettings(str(folder))), objective, chosen, images_root=Path())
+    learner = Learner(load_policy(ModelSection(path=str(folder))), objective, chosen, images_root=Path())
     return learner.update(groups, period=Period.POLICY, round=1)[0]
 
 
 def sampled_with(folder: Path, groups: list[Group], log_ratio: float) -> list[Group]:
     """The groups as if the sampler had given every token exp(-log_ratio) times the learner's probability."""
-    policy = load_policy(ModelSettings(str(folder)))
+    policy = load_policy(ModelSection(path=str(folder)))
     result = []
     for group in groups:
         prompt = policy.encoder.text_ids(policy.encoder.chat_text(group.task.messages))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from spark_kernel.peak_memory import peak_memory
+from spark_kernel.training.peak_memory import peak_memory
 
 
 def test_the_peak_grows_with_what_is_held() -> None:
@@ -21,7 +21,7 @@ def test_a_child_does_not_have_its_parents_peak() -> None:
     code = (
         "import sys, types; cuda = types.SimpleNamespace(is_available=lambda: False); "
         "sys.modules['torch'] = types.SimpleNamespace(cuda=cuda); "  # torch alone needs several hundred megabytes
-        "from spark_kernel.peak_memory import peak_memory; print(peak_memory()['process'])"
+        "from spark_kernel.training.peak_memory import peak_memory; print(peak_memory()['process'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < len(held) // 2

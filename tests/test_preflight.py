@@ -14,27 +14,27 @@ import torch
 import yaml
 from transformers import Qwen2Config
 
-from spark_kernel import assembly
 from spark_kernel.config import RunConfig, load_config, merge_settings, validate_config
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.errors import InputError, ModelError
 from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.settings import LearnerSettings
-from spark_kernel.lifecycle import start_run
 from spark_kernel.models import memory
 from spark_kernel.models.estimate import MemoryDemand, SamplerMemory, Weights, estimate_memory, weigh
 from spark_kernel.models.policy import load_policy
 from spark_kernel.models.preflight import apply, check_memory, proposals
-from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.records import Period
+from spark_kernel.rollout.memory_use import memory_demand
 from spark_kernel.runs.reader import RunReader
+from spark_kernel.training.lifecycle import start_run
 from tests.helpers.runs import tiny_config
 from tests.helpers.tiny_models import ARCHITECTURES, save_tiny_architecture, save_tiny_idefics3, save_tiny_llama
 from tests.test_learner import some_groups
 
 pytestmark = pytest.mark.slow
 GIB = 2**30
-LORAS = (None, LoraSettings(rank=4), LoraSettings(rank=3, dora=True))
+LORAS = (None, LoraSection(enabled=True, rank=4), LoraSection(enabled=True, rank=3, dora=True))
 DEMAND = MemoryDemand("adamw", reference=True, max_new_tokens=768, rows=8)
 
 
@@ -59,7 +59,7 @@ def qwen_7b(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def weighed(settings: ModelSettings) -> Weights:
+def weighed(settings: ModelSection) -> Weights:
     found = weigh(settings)
     assert found is not None
     return found
@@ -76,7 +76,7 @@ def test_the_weights_are_counted_exactly_before_they_are_loaded(tmp_path: Path, 
     else:
         save_tiny_architecture(tmp_path, name)
     for lora, dtype in itertools.product(LORAS, ("float32", "bfloat16")):
-        settings = ModelSettings(str(tmp_path), dtype=dtype, lora=lora)
+        settings = ModelSection(path=str(tmp_path), dtype=dtype, lora=lora)
         found, network = weighed(settings), load_policy(settings).network
         trained = [weight for weight in network.parameters() if weight.requires_grad]
         assert found.shape == memory.shape_of(network, autocast=False)
@@ -86,18 +86,18 @@ def test_the_weights_are_counted_exactly_before_they_are_loaded(tmp_path: Path, 
 
 
 def test_a_published_count_is_met_without_the_weights(qwen_7b: str) -> None:
-    found = weighed(ModelSettings(qwen_7b))
+    found = weighed(ModelSection(path=qwen_7b))
     assert found.shape.parameters == 7_615_616_512
     rank, layers, hidden, inner, kv = 16, 28, 3584, 18944, 512
     by_hand = layers * rank * (2 * (hidden + hidden) + 2 * (hidden + kv) + 3 * (hidden + inner))
-    assert weighed(ModelSettings(qwen_7b, lora=LoraSettings(rank=rank))).shape.trainable == by_hand
+    assert weighed(ModelSection(path=qwen_7b, lora=LoraSection(enabled=True, rank=rank))).shape.trainable == by_hand
 
 
 @pytest.mark.parametrize(("lora", "dtype"), [*itertools.product(LORAS, ("float32", "bfloat16"))])
 def test_gradients_moments_and_reference_copy_are_those_of_a_real_learner(
-    tiny: Path, lora: LoraSettings | None, dtype: str
+    tiny: Path, lora: LoraSection, dtype: str
 ) -> None:
-    settings = ModelSettings(str(tiny), dtype=dtype, lora=lora)
+    settings = ModelSection(path=str(tiny), dtype=dtype, lora=lora)
     policy = load_policy(settings)
     learner = Learner(
         policy,
@@ -119,7 +119,7 @@ def test_gradients_moments_and_reference_copy_are_those_of_a_real_learner(
 
 
 def test_every_setting_that_saves_memory_lowers_the_estimate(qwen_7b: str) -> None:
-    settings = ModelSettings(qwen_7b, dtype="float32")
+    settings = ModelSection(path=qwen_7b, dtype="float32")
     plain = estimate_memory(weighed(settings), settings, DEMAND)
     size = plain.parameters * 4
     assert plain.fixed == {"weights": size, "optimizer": 2 * size, "reference copy": size}
@@ -127,7 +127,7 @@ def test_every_setting_that_saves_memory_lowers_the_estimate(qwen_7b: str) -> No
     eight = estimate_memory(weighed(settings), settings, replace(DEMAND, optimizer="adamw_8bit"))
     assert plain.needed - eight.needed == 6 * plain.parameters
     assert plain.needed - estimate_memory(weighed(settings), settings, replace(DEMAND, reference=False)).needed == size
-    for saving in ({"dtype": "bfloat16"}, {"lora": LoraSettings()}, {"gradient_checkpointing": True}):
+    for saving in ({"dtype": "bfloat16"}, {"lora": LoraSection(enabled=True)}, {"gradient_checkpointing": True}):
         saved: Any = replace(settings, **saving)
         assert estimate_memory(weighed(saved), saved, DEMAND).needed < plain.needed
     shorter = estimate_memory(weighed(settings), settings, replace(DEMAND, max_new_tokens=384))
@@ -136,7 +136,7 @@ def test_every_setting_that_saves_memory_lowers_the_estimate(qwen_7b: str) -> No
 
 
 def test_a_sampler_with_weights_of_its_own_counts_and_may_sleep(qwen_7b: str) -> None:
-    settings = ModelSettings(qwen_7b, dtype="bfloat16", lora=LoraSettings())
+    settings = ModelSection(path=qwen_7b, dtype="bfloat16", lora=LoraSection(enabled=True))
     weights = weighed(settings)
     alone = estimate_memory(weights, settings, replace(DEMAND, rows=0))
     awake = estimate_memory(weights, settings, replace(DEMAND, rows=0, sampler=SamplerMemory(cache_bytes=GIB)))
@@ -152,7 +152,7 @@ def test_to_the_byte_it_is_let_in_or_refused_and_no_weights_are_read(
 ) -> None:
     folder = save_tiny_llama(tmp_path)
     (folder / "model.safetensors").write_bytes(b"not to be read")
-    settings = ModelSettings(str(folder))
+    settings = ModelSection(path=str(folder))
     needed = estimate_memory(weighed(settings), settings, DEMAND).needed
     monkeypatch.setattr(memory, "free_bytes", lambda _device: needed)
     passed = check_memory(settings, DEMAND)
@@ -181,7 +181,7 @@ def test_what_is_proposed_fits_and_nothing_less_does(
     qwen_7b: str, monkeypatch: pytest.MonkeyPatch, free_gib: float
 ) -> None:
     config = load_config("spark-7b", model__path=qwen_7b)
-    settings, demand = assembly.model_settings(config), assembly.memory_demand(config)
+    settings, demand = config.model, memory_demand(config)
     free = int(free_gib * GIB)
     monkeypatch.setattr(memory, "free_bytes", lambda _device: free)
     # The numbers below are those of a processor without bfloat16 instructions, whatever runs the test.
@@ -198,8 +198,8 @@ def test_what_is_proposed_fits_and_nothing_less_does(
         changed = config
         for change in changes:
             changed = config_with(changed, change.words)
-        assert (assembly.model_settings(changed), assembly.memory_demand(changed)) == apply(changes, settings, demand)
-        passed = check_memory(assembly.model_settings(changed), assembly.memory_demand(changed))
+        assert (changed.model, memory_demand(changed)) == apply(changes, settings, demand)
+        passed = check_memory(changed.model, memory_demand(changed))
         assert passed is not None
         assert passed.estimate.needed == needed <= free
         for fewer in itertools.combinations(changes, len(changes) - 1):
@@ -215,14 +215,16 @@ def test_the_largest_model_that_is_named_is_about_right(qwen_7b: str, monkeypatc
     smaller = Path(qwen_7b).with_name("smaller")
     smaller.mkdir()
     (smaller / "config.json").write_text(json.dumps(config))
-    settings = ModelSettings(str(smaller), dtype="bfloat16", lora=LoraSettings(), gradient_checkpointing=True)
+    settings = ModelSection(
+        path=str(smaller), dtype="bfloat16", lora=LoraSection(enabled=True), gradient_checkpointing=True
+    )
     passed = check_memory(settings, replace(DEMAND, optimizer="adamw_8bit", max_new_tokens=96))
     assert passed is not None
     assert 6.2e9 < passed.estimate.parameters < 6.4e9
 
 
 def test_a_micro_batch_that_may_be_too_large_is_a_warning(qwen_7b: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = ModelSettings(qwen_7b, lora=LoraSettings())
+    settings = ModelSection(path=qwen_7b, lora=LoraSection(enabled=True))
     monkeypatch.setattr(memory, "free_bytes", lambda _device: 60 * GIB)
     passed = check_memory(settings, replace(DEMAND, micro_batch_tokens=16_384))
     assert passed is not None
@@ -241,18 +243,20 @@ def test_quantized_weights_are_not_estimated(tmp_path: Path, monkeypatch: pytest
     folder = save_tiny_llama(tmp_path)
     monkeypatch.setattr(memory, "free_bytes", lambda _device: 0)
     with pytest.raises(InputError, match="needs at least"):
-        check_memory(ModelSettings(str(folder)), DEMAND)
+        check_memory(ModelSection(path=str(folder)), DEMAND)
     config = json.loads((folder / "config.json").read_text())
     quantized = config | {"quantization_config": {"quant_method": "fp8", "activation_scheme": "dynamic"}}
     (folder / "config.json").write_text(json.dumps(quantized))
-    assert check_memory(ModelSettings(str(folder)), DEMAND) is None
+    assert check_memory(ModelSection(path=str(folder)), DEMAND) is None
 
 
 def test_targets_that_match_nothing_are_refused_before_the_weights(tmp_path: Path) -> None:
     folder = save_tiny_llama(tmp_path)
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"match no module of this model; it has down_proj"):
-        check_memory(ModelSettings(str(folder), lora=LoraSettings(target_modules=("nowhere",))), DEMAND)
+        check_memory(
+            ModelSection(path=str(folder), lora=LoraSection(enabled=True, target_modules=("nowhere",))), DEMAND
+        )
 
 
 def test_a_run_says_what_it_needs_and_a_refused_one_leaves_nothing_behind(
@@ -274,10 +278,10 @@ def test_a_run_says_what_it_needs_and_a_refused_one_leaves_nothing_behind(
 
 
 def test_vllm_in_this_process_asks_for_its_own_weights_and_cache(qwen_7b: str) -> None:
-    ours = assembly.memory_demand(load_config("spark-7b", model__path=qwen_7b, model__device="cpu"))
+    ours = memory_demand(load_config("spark-7b", model__path=qwen_7b, model__device="cpu"))
     assert (ours.rows, ours.sampler) == (memory.LEAST_ROWS, None)
     config = load_config("spark-7b", model__device="cpu", rollout__engine="vllm", rollout__vllm__cache_gib=3)
-    theirs = assembly.memory_demand(config)
+    theirs = memory_demand(config)
     assert (theirs.rows, theirs.sampler) == (0, SamplerMemory(cache_bytes=3 * GIB))
 
 
@@ -304,7 +308,7 @@ def test_what_torch_keeps_of_a_gpu_for_later_counts_as_free(tiny: Path) -> None:
     del block
     assert torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) >= size
     assert abs(before - memory.free_bytes(device)) < slack
-    passed = check_memory(ModelSettings(str(tiny), device="cuda"), DEMAND)
+    passed = check_memory(ModelSection(path=str(tiny), device="cuda"), DEMAND)
     assert passed is not None
     assert passed.free <= torch.cuda.mem_get_info(device)[1]
     torch.cuda.empty_cache()

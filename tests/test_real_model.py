@@ -66,8 +66,8 @@ def test_greedy_outputs_of_both_engines_agree_also_after_an_update() -> None:
     """In float32, where no two tokens are close enough for rounding to choose between them."""
     import torch
 
+    from spark_kernel.config.sections import LoraSection, ModelSection
     from spark_kernel.models.policy import load_policy
-    from spark_kernel.models.settings import LoraSettings, ModelSettings
     from spark_kernel.prompts.prompt import Prompt
     from spark_kernel.records import Message
     from spark_kernel.rollout.engine import Sampling
@@ -79,7 +79,9 @@ def test_greedy_outputs_of_both_engines_agree_also_after_an_update() -> None:
         for a in range(2, 7)
     ]
     greedy = Sampling(24, temperature=0)
-    policy = load_policy(ModelSettings("smollm2-135m", dtype="float32", device="cpu", lora=LoraSettings(rank=8)))
+    policy = load_policy(
+        ModelSection(path="smollm2-135m", dtype="float32", device="cpu", lora=LoraSection(enabled=True, rank=8))
+    )
     ours = TransformersEngine(policy, batch_size=3)  # some prompts join a running batch
     settings = VllmSettings("cpu", "float32", max_model_len=256, cache_bytes=2**28, adapter_only=False)
     theirs = VllmEngine(policy.encoder, policy, settings)

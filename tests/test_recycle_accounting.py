@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
+from spark_kernel.recycle.settings import RecycleSettings
 
 from spark_kernel.records import ExclusionReason, Group, Kind, Recycled, Task, View
 from spark_kernel.recycle.recycle import Fits, re_evaluate, recycle
-from spark_kernel.recycle.settings import RecycleSettings
 from tests.helpers.recycling import (
     CODES,
     everything_fits,

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from spark_kernel.recycle.settings import settings_from
 
 from spark_kernel.config import load_config
 from spark_kernel.errors import InputError
 from spark_kernel.records import ExclusionReason, Group, Recycled
 from spark_kernel.recycle.recycle import recycle
-from spark_kernel.recycle.settings import settings_from
 from tests.helpers.recycling import everything_fits, make_groups, problems_of, settings_of
 
 MODULE = '''

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spark_kernel.recycle.settings import RecycleSettings
 
 from spark_kernel.records import ExclusionReason, Group, Kind, Recycled
 from spark_kernel.recycle.recycle import re_evaluate, recycle
-from spark_kernel.recycle.settings import RecycleSettings
 from tests.helpers.recycling import (
     CODES,
     SOURCES,

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spark_kernel.recycle.settings import RecycleSettings
 
 from spark_kernel.errors import SparkError
 from spark_kernel.records import ExclusionReason, Kind, Message, Origin, Task
 from spark_kernel.recycle.queue import TaskQueue
 from spark_kernel.recycle.recycle import re_evaluate, recycle
-from spark_kernel.recycle.settings import RecycleSettings
 from tests.helpers.recycling import (
     everything_fits,
     make_groups,

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spark_kernel.recycle.settings import RecycleSettings
 
 from spark_kernel.errors import InputError, PhaseError
 from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Origin, Recycled, Task, View
 from spark_kernel.recycle.recycle import re_evaluate, recycle
-from spark_kernel.recycle.settings import RecycleSettings
 from spark_kernel.recycle.sources import normalise_answer
 from tests.helpers.recycling import (
     CODES,

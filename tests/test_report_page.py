@@ -18,14 +18,14 @@ import pytest
 
 from spark_kernel.config import load_config
 from spark_kernel.errors import InputError, RunFolderError
-from spark_kernel.evaluate.round_metrics import kind_stats
+from spark_kernel.evaluate.kind_stats import kind_stats
 from spark_kernel.runs.reader import TABLES, RunReader
 from spark_kernel.runs.writer import RunWriter
 from tests.helpers.recorded_runs import ENVIRONMENT, make_evaluation, make_round
 from workbench.cli import main
 from workbench.recorded import recorded_run
-from workbench.report_page.page import page_html, write_page
-from workbench.report_page.tables import write_tables
+from workbench.reporting.report_page.page import page_html, write_page
+from workbench.reporting.report_page.tables import write_tables
 from workbench.views import RunView
 
 pytestmark = pytest.mark.slow

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import ModelError, StaleEngineError, Stopped
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.models.settings import ModelSettings
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout.engine import Sampling
@@ -21,7 +21,7 @@ from tests.helpers.tiny_models import save_tiny_llama
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return load_policy(ModelSettings(str(save_tiny_llama(tmp_path_factory.mktemp("model")))))
+    return load_policy(ModelSection(path=str(save_tiny_llama(tmp_path_factory.mktemp("model")))))
 
 
 def prompts(count: int, samples: int = 4) -> list[Prompt]:
@@ -90,7 +90,7 @@ def test_outputs_end_at_the_end_of_sequence_or_are_marked_truncated(policy: Poli
 
 
 def test_weights_in_mid_update_or_not_synced_cannot_be_sampled(tmp_path: Path) -> None:
-    policy = load_policy(ModelSettings(str(save_tiny_llama(tmp_path))))
+    policy = load_policy(ModelSection(path=str(save_tiny_llama(tmp_path))))
     engine = TransformersEngine(policy)
     policy.begin_update()
     with pytest.raises(StaleEngineError, match="mid-update"):

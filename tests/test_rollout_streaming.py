@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import ModelError, Stopped
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.models.settings import ModelSettings
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout.engine import Sampling
@@ -104,7 +104,7 @@ def test_the_cost_of_a_token_does_not_grow_with_the_output() -> None:
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TransformersEngine]:
     def engine(folder: Path) -> TransformersEngine:
-        policy: Policy = load_policy(ModelSettings(str(folder)))
+        policy: Policy = load_policy(ModelSection(path=str(folder)))
         return TransformersEngine(policy)
 
     return {

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from spark_kernel.errors import InputError, RunFolderError
-from spark_kernel.evaluate.round_metrics import kind_stats
+from spark_kernel.evaluate.kind_stats import kind_stats
 from spark_kernel.records import Group, ImageRef, Kind, Period, Rollout, RoundReport, Task
 from spark_kernel.runs.bundles import RoundRecords
 from spark_kernel.runs.checkpoints import checkpoint_name

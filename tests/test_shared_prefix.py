@@ -12,12 +12,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.models import block_mask
 from spark_kernel.models.block_mask import block_mask_hidden
 from spark_kernel.models.group_forward import GroupForward, padded_hidden, shared_prefix_hidden
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.prefix_form import PrefixForm, choose_form
-from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.models.token_logprobs import output_projection, token_logprobs
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
@@ -68,7 +68,7 @@ def differences(policy: Policy, forward: GroupForward, texts: list[str], outputs
 
 
 def policy_of(folder: Path, lora: bool) -> Policy:
-    policy = load_policy(ModelSettings(str(folder), lora=LoraSettings(rank=4) if lora else None))
+    policy = load_policy(ModelSection(path=str(folder), lora=LoraSection(enabled=lora, rank=4)))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in policy.trainable:
@@ -151,7 +151,7 @@ def test_both_kinds_of_attention(folders: dict[str, Path], attention: str) -> No
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_sampled_logprobs_are_those_of_the_learner(folders: dict[str, Path], name: str) -> None:
     """Decoding, with its own cache, and scoring by the shared prefix agree: also where windows slide."""
-    engine = TransformersEngine(load_policy(ModelSettings(str(folders[name]))))
+    engine = TransformersEngine(load_policy(ModelSection(path=str(folders[name]))))
     prompts = [replace(prompt, seeds=(1, 2, 3)) for prompt in prompts_of(PROMPTS)]
     groups = engine.sample(prompts, Sampling(24))
     scored = engine.score(prompts, [[c.token_ids for c in group] for group in groups])

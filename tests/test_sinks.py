@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from spark_kernel.errors import InputError
-from spark_kernel.events import Event
 from spark_kernel.records import Kind, KindStats, Origin, Period, RoundReport, UpdateStats
 from spark_kernel.runs.codec import to_json
-from workbench.metrics import evaluation_metrics, judge_accuracy, kind_accuracy, round_metrics
-from workbench.sinks import Sink, open_sinks, require_sinks, sink_names
+from spark_kernel.training.events import Event
+from workbench.reporting.metrics import evaluation_metrics, judge_accuracy, kind_accuracy, round_metrics
+from workbench.reporting.sinks import Sink, open_sinks, require_sinks, sink_names
 
 SUMMARY = {
     "problems": 4,
@@ -54,8 +54,8 @@ LINE = KindStats(
 DRIVER = """
 import sys, json
 from pathlib import Path
-from spark_kernel.events import Event
-from workbench.sinks import open_sinks
+from spark_kernel.training.events import Event
+from workbench.reporting.sinks import open_sinks
 name, run, events = sys.argv[1], Path(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text())
 with open_sinks((name,), run, {"seed": 0, "model": {"path": "builtin:starter"}}) as (sink,):
     for event in events:
@@ -195,7 +195,7 @@ def test_a_folder_named_like_a_tracker_is_not_the_tracker(tmp_path: Path) -> Non
     """W&B leaves a folder `wandb` where it ran; Python takes that for a package."""
     (tmp_path / "trackerless").mkdir()
     script = (
-        "import sys, importlib.util; from workbench.sinks import require_sinks\n"
+        "import sys, importlib.util; from workbench.reporting.sinks import require_sinks\n"
         "assert importlib.util.find_spec('trackerless') is not None\n"
         "require_sinks(('trackerless',))"
     )

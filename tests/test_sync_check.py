@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import ModelError
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.policy import load_policy
-from spark_kernel.models.settings import ModelSettings
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout.engine import Completion, Sampling
@@ -17,7 +17,7 @@ from spark_kernel.rollout.vllm_requests import sent_ids
 
 @pytest.fixture(scope="module")
 def encoder() -> PromptEncoder:
-    return load_policy(ModelSettings("builtin:starter")).encoder
+    return load_policy(ModelSection(path="builtin:starter")).encoder
 
 
 def scored(encoder: PromptEncoder, probe: Probe, context: int) -> int:

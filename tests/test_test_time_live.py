@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import Stopped
 from spark_kernel.models.policy import load_policy
-from spark_kernel.models.settings import ModelSettings
 from spark_kernel.records import Kind
 from spark_kernel.rollout.engine import Sampling
 from spark_kernel.rollout.transformers_engine import TransformersEngine
@@ -125,7 +125,7 @@ def test_a_stop_ends_the_chain_without_further_events():
 
 
 def test_a_real_model_streams_the_chain_that_it_samples(tmp_path):
-    policy = load_policy(ModelSettings(str(save_talkative_llama(tmp_path, seed=3))))
+    policy = load_policy(ModelSection(path=str(save_talkative_llama(tmp_path, seed=3))))
     engine, encode = TransformersEngine(policy), policy.encoder.text_ids
     sampling = Sampling(30, 1.0)
     chosen = LoopSettings(sampling, sampling, sampling)

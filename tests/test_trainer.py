@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from spark_kernel.errors import InputError, PhaseError, ProblemError, RunFolderError, RunLockedError
-from spark_kernel.events import Event
-from spark_kernel.lifecycle import fork_run, go_back, resume_run, start_run
 from spark_kernel.records import Kind, Origin, Period
 from spark_kernel.runs.reader import RunReader
-from spark_kernel.trainer import Trainer
+from spark_kernel.training.events import Event
+from spark_kernel.training.lifecycle import fork_run, go_back, resume_run, start_run
+from spark_kernel.training.trainer import Trainer
 from tests.helpers.runs import fingerprint, tiny_config
 
 

@@ -83,7 +83,7 @@ def test_intervals_and_lengths_are_those_of_the_reports(view: RunView) -> None:
 
 def test_an_interval_of_graded_rewards_is_not_shown_as_one_of_accuracy(tmp_path: Path) -> None:
     records, _, report = make_round(1)
-    from spark_kernel.evaluate.round_metrics import kind_stats
+    from spark_kernel.evaluate.kind_stats import kind_stats
 
     lines = tuple(s for period, groups in records.groups.items() for s in kind_stats(groups, period))
     graded = dataclasses.replace(lines[0], reward_mean=0.31)

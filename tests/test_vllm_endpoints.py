@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from spark_kernel.config import load_config
-from spark_kernel.engine_assembly import server_settings
 from spark_kernel.errors import EngineError, InputError
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
+from spark_kernel.rollout.make_engine import server_settings
 from spark_kernel.rollout.vllm_endpoint import ServerUnavailableError, VllmEndpoint
 from spark_kernel.rollout.vllm_servers import ServerRequest, Servers, VllmServerSettings, check_servers, connect
 from tests.helpers.cli import tiny_flags, workbench

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.errors import ModelError, StaleEngineError, Stopped
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout.engine import Sampling
@@ -40,7 +40,7 @@ SETTINGS = VllmSettings("cpu", "float32", max_model_len=400, cache_bytes=2**27)
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    return load_policy(ModelSettings("builtin:starter"))
+    return load_policy(ModelSection(path="builtin:starter"))
 
 
 @pytest.fixture(scope="module")
@@ -202,9 +202,9 @@ def test_a_gpus_memory_is_given_up_for_an_update_and_taken_back_in_order(
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "adapter"])
-def test_on_a_gpu_sleep_frees_memory_and_the_next_sync_brings_the_new_weights(lora: LoraSettings | None) -> None:
-    policy = load_policy(ModelSettings("builtin:starter", device="cuda", dtype="float32", lora=lora))
+@pytest.mark.parametrize("lora", [LoraSection(), LoraSection(enabled=True, rank=4)], ids=["full", "adapter"])
+def test_on_a_gpu_sleep_frees_memory_and_the_next_sync_brings_the_new_weights(lora: LoraSection) -> None:
+    policy = load_policy(ModelSection(path="builtin:starter", device="cuda", dtype="float32", lora=lora))
     settings = VllmSettings("cuda", "float32", 400, cache_bytes=2**30, sleeps=True)
     engine = VllmEngine(policy.encoder, policy, settings)
     try:
@@ -223,15 +223,15 @@ def test_on_a_gpu_sleep_frees_memory_and_the_next_sync_brings_the_new_weights(lo
 @pytest.mark.parametrize(
     ("lora", "adapter_only", "pushes_adapter"),
     [
-        (LoraSettings(rank=4), True, True),
-        (LoraSettings(rank=4, rslora=True, target_modules=("q_proj", "down_proj")), True, True),
-        (LoraSettings(rank=4), False, False),
-        (LoraSettings(rank=4, dora=True), True, False),
+        (LoraSection(enabled=True, rank=4), True, True),
+        (LoraSection(enabled=True, rank=4, rslora=True, target_modules=("q_proj", "down_proj")), True, True),
+        (LoraSection(enabled=True, rank=4), False, False),
+        (LoraSection(enabled=True, rank=4, dora=True), True, False),
     ],
     ids=["adapter", "rslora-some-modules", "merged", "dora-is-merged"],
 )
-def test_adapters_are_pushed_alone_or_merged(lora: LoraSettings, adapter_only: bool, pushes_adapter: bool) -> None:
-    policy = load_policy(ModelSettings("builtin:starter", lora=lora))
+def test_adapters_are_pushed_alone_or_merged(lora: LoraSection, adapter_only: bool, pushes_adapter: bool) -> None:
+    policy = load_policy(ModelSection(path="builtin:starter", lora=lora))
     settings = VllmSettings("cpu", "float32", 400, cache_bytes=2**26, adapter_only=adapter_only)
     engine = VllmEngine(policy.encoder, policy, settings)
     try:
@@ -249,7 +249,7 @@ def test_adapters_are_pushed_alone_or_merged(lora: LoraSettings, adapter_only: b
 
 
 def test_images_are_seen_as_the_learner_sees_them(tmp_path: Path) -> None:
-    policy = load_policy(ModelSettings(str(save_tiny_idefics3(tmp_path, heads=1))))
+    policy = load_policy(ModelSection(path=str(save_tiny_idefics3(tmp_path, heads=1))))
     asked = image_prompts(tmp_path, 4)
     engine = VllmEngine(policy.encoder, policy, SETTINGS)
     try:
@@ -310,7 +310,7 @@ def test_the_same_cell_run_twice_closes_the_first_engine(policy: Policy) -> None
 
 
 def test_a_model_that_vllm_cannot_run_is_one_sentence(tmp_path: Path) -> None:
-    policy = load_policy(ModelSettings(str(save_tiny_llama(tmp_path))))  # heads of 8, which vLLM's CPU kernels lack
+    policy = load_policy(ModelSection(path=str(save_tiny_llama(tmp_path))))  # heads of 8, which vLLM's CPU kernels lack
     with pytest.raises(ModelError, match=r'cannot run .* \(.+\): use rollout.engine = "transformers"'):
         VllmEngine(policy.encoder, policy, SETTINGS)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import packaging.requirements  # noqa: F401 - before the path is narrowed
 import pytest
 
-from spark_kernel import engine_assembly
-from spark_kernel.assembly import objective_settings
 from spark_kernel.config import load_config
-from spark_kernel.engine_assembly import check_engine
 from spark_kernel.errors import InputError
+from spark_kernel.rollout import make_engine as engine_assembly
+from spark_kernel.rollout.make_engine import check_engine
 from spark_kernel.rollout.vllm_install import check_vllm
+from spark_kernel.training.assembly import objective_settings
 from tests.conftest import FAST
 
 ROOT = Path(__file__).parent.parent

@@ -12,9 +12,9 @@ import httpx
 import pytest
 import torch
 
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.errors import EngineError, InputError, ModelError, StaleEngineError, Stopped
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout.engine import Sampling
@@ -42,7 +42,7 @@ CONTEXT = 400
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    return load_policy(ModelSettings("builtin:starter"))
+    return load_policy(ModelSection(path="builtin:starter"))
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,10 @@ def engine(policy: Policy, settings: VllmServerSettings, remarks: list[str]) -> 
 def test_a_server_of_another_model_is_refused_before_anything_is_pushed_to_it(
     servers: list[VllmServer], settings: VllmServerSettings, policy: Policy, tmp_path: Path
 ) -> None:
-    other = load_policy(ModelSettings(str(save_tiny_llama(tmp_path / "other"))))
+    other = load_policy(ModelSection(path=str(save_tiny_llama(tmp_path / "other"))))
     with pytest.raises(InputError, match=r"serves another model than .*other \(.*\): start it with that model"):
         VllmServerEngine(other.encoder, other, settings)
-    changed = load_policy(ModelSettings("builtin:starter"))
+    changed = load_policy(ModelSection(path="builtin:starter"))
     moved(changed)
     changed.finish_update(0)
     with pytest.raises(InputError, match=r"another model than .* by .* nats per token"):
@@ -123,7 +123,7 @@ def test_logprobs_are_those_of_the_sampled_distribution_and_outputs_say_how_they
 def test_full_weights_are_pushed_to_every_server_and_checked(
     engine: VllmServerEngine, servers: list[VllmServer], remarks: list[str]
 ) -> None:
-    policy = load_policy(ModelSettings("builtin:starter"))
+    policy = load_policy(ModelSection(path="builtin:starter"))
     engine.sync(policy)
     for version in (1, 2):
         moved(policy)
@@ -151,7 +151,7 @@ def test_adapters_are_pushed_alone_or_merged(
     servers: list[VllmServer], settings: VllmServerSettings, adapter_only: bool
 ) -> None:
     """The test before has left other full weights in the server: its base is pushed too, once."""
-    policy = load_policy(ModelSettings("builtin:starter", lora=LoraSettings(rank=4)))
+    policy = load_policy(ModelSection(path="builtin:starter", lora=LoraSection(enabled=True, rank=4)))
     watched = Tampered(policy)
     own = replace(settings, urls=(servers[0].url,), adapter_only=adapter_only)
     engine = VllmServerEngine(policy.encoder, watched, own)
@@ -170,7 +170,7 @@ def test_adapters_are_pushed_alone_or_merged(
 
 
 def test_a_server_that_takes_no_adapters_is_named(servers: list[VllmServer], settings: VllmServerSettings) -> None:
-    policy = load_policy(ModelSettings("builtin:starter", lora=LoraSettings(rank=4)))
+    policy = load_policy(ModelSection(path="builtin:starter", lora=LoraSection(enabled=True, rank=4)))
     with pytest.raises(InputError, match=rf"{servers[1].url} takes no adapters: start it with .* --enable-lora"):
         VllmServerEngine(policy.encoder, policy, replace(settings, adapter_only=True))
 
@@ -247,7 +247,7 @@ def test_a_run_is_sampled_by_servers_killed_and_resumed(servers: list[VllmServer
 
 
 def test_images_reach_the_server_as_the_learner_sees_them(tmp_path: Path) -> None:
-    policy = load_policy(ModelSettings(str(save_tiny_idefics3(tmp_path / "model", heads=1))))
+    policy = load_policy(ModelSection(path=str(save_tiny_idefics3(tmp_path / "model", heads=1))))
     server = VllmServer(tmp_path / "model", tmp_path / "log")
     try:
         settings = VllmServerSettings((server.wait().url,), "float32", CONTEXT, api_key=API_KEY, timeout=120)

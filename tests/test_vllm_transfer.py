@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from spark_kernel.config import load_config
-from spark_kernel.engine_assembly import server_settings
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.errors import EngineError, InputError
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.models.settings import LoraSettings, ModelSettings
 from spark_kernel.rollout import vllm_server
+from spark_kernel.rollout.make_engine import server_settings
 from spark_kernel.rollout.vllm_endpoint import ServerUnavailableError, VllmEndpoint
 from spark_kernel.rollout.vllm_server import VllmServerEngine
 from spark_kernel.rollout.vllm_servers import VllmServerSettings, connect
@@ -125,7 +125,7 @@ def bodies(server: Recorded, path: str) -> list[Any]:
 def test_every_transfer_sends_the_weights_as_they_are_then(
     wire: Wire, server: Recorded, endpoint: VllmEndpoint, tiny: Path, lora: bool
 ) -> None:
-    policy = load_policy(ModelSettings(str(tiny), lora=LoraSettings(rank=2) if lora else None))
+    policy = load_policy(ModelSection(path=str(tiny), lora=LoraSection(enabled=lora, rank=2)))
     transfer = NcclTransfer(endpoint, Pushed(policy), "bfloat16", "10.0.0.5")
     (init,) = bodies(server, "/init_weight_transfer_engine")
     group = wire.groups[0]
@@ -159,7 +159,7 @@ def test_every_transfer_sends_the_weights_as_they_are_then(
 def test_what_fails_is_the_servers_failure_in_one_line(
     wire: Wire, server: Recorded, endpoint: VllmEndpoint, tiny: Path
 ) -> None:
-    transfer = NcclTransfer(endpoint, Pushed(load_policy(ModelSettings(str(tiny)))), "float32", "10.0.0.5")
+    transfer = NcclTransfer(endpoint, Pushed(load_policy(ModelSection(path=str(tiny)))), "float32", "10.0.0.5")
     server.answers["/update_weights"] = (500, {"error": "out of memory"}, {})
     with pytest.raises(ServerUnavailableError, match="out of memory"):
         transfer.send()
@@ -172,7 +172,7 @@ def test_what_fails_is_the_servers_failure_in_one_line(
     assert "\n" not in str(found.value)
     server.answers["/init_weight_transfer_engine"] = (500, {"error": "no such backend"}, {})
     with pytest.raises(ServerUnavailableError, match="no such backend"):
-        NcclTransfer(endpoint, Pushed(load_policy(ModelSettings(str(tiny)))), "float32", "10.0.0.5")
+        NcclTransfer(endpoint, Pushed(load_policy(ModelSection(path=str(tiny)))), "float32", "10.0.0.5")
 
 
 class Noted:
@@ -200,7 +200,7 @@ def test_the_engine_keeps_one_way_to_a_server_and_opens_a_new_one_after_a_failur
     monkeypatch.setattr(vllm_server, "NcclTransfer", lambda *given: ways.append(Noted(*given)) or ways[-1])
     monkeypatch.setattr(vllm_server, "check_synced", lambda *_, **__: None)  # the server samples nothing real
     monkeypatch.setattr(vllm_server, "difference", lambda *_: 0.0)
-    policy = load_policy(ModelSettings(str(tiny)))
+    policy = load_policy(ModelSection(path=str(tiny)))
     settings = replace(
         VllmServerSettings((server.url,), context=400, api_key=KEY, timeout=5),
         transfer="nccl",

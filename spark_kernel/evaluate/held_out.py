@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+from spark_kernel.config.sections import EvaluationSection, RolloutSection
 from spark_kernel.errors import InputError, StopCheck
 from spark_kernel.evaluate.cases import STAGE, Candidate, Case, CaseMaker, by_problem, candidates_of, too_long
 from spark_kernel.evaluate.chains import chain_groups
+from spark_kernel.evaluate.kind_stats import exclusion_counts
 from spark_kernel.evaluate.method_lines import method_lines
-from spark_kernel.evaluate.round_metrics import exclusion_counts
 from spark_kernel.evaluate.summaries import (
     answer_summary,
     final_correct,
@@ -50,48 +51,6 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationSettings:
-    """How much to ask. Counts are per problem; sampling is at temperature 1, the loop decodes greedily.
-
-    `samples`: sampled answers. `judged`: of these, the first that may be judged, in each of `views`. `pairs`: whether
-    problems with right and wrong answers give a pair, asked in both orders. `reflected`: at most so many correct and
-    so many wrong answers are reflected on, shown in `reflection_view`. `reflections`: R of the loop; 0 leaves it out.
-    `methods`: whether votes and best of n stand beside the loop, at its cost. `same_answers`: by what answers are the
-    same in a vote.
-    """
-
-    max_new_tokens: int
-    verdict_max_new_tokens: int | None = None
-    max_prompt_tokens: int | None = None
-    samples: int = 4
-    judged: int = 4
-    views: tuple[View, ...] = (View.ANSWER, View.FULL)
-    pairs: bool = True
-    reflected: int = 1
-    reflection_view: View = View.FULL
-    reflections: int = 2
-    methods: bool = True
-    same_answers: Literal["text", "mathematics"] = "text"
-
-    def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise InputError(f"evaluation: samples = {self.samples} is refused: at least 1.")
-        if min(self.judged, self.reflected, self.reflections) < 0:
-            raise InputError("evaluation: judged, reflected and reflections must not be negative.")
-
-    def sampling(self, kind: Kind, temperature: float = 1.0) -> Sampling:
-        """The sampling of a kind of task."""
-        longest = self.verdict_max_new_tokens if kind.judges else None
-        return Sampling(longest or self.max_new_tokens, temperature, max_prompt_tokens=self.max_prompt_tokens)
-
-    @property
-    def loop(self) -> LoopSettings:
-        """The loop's settings: our default loop, greedy."""
-        solve, judge = self.sampling(Kind.SOLVE, 0.0), self.sampling(Kind.POINTWISE, 0.0)
-        return LoopSettings(solve, judge, solve, reflections=self.reflections)
-
-
-@dataclass(frozen=True, slots=True)
 class HeldOutEvaluation:
     """What an evaluation found.
 
@@ -114,7 +73,8 @@ def evaluate_held_out(
     engine: RolloutEngine,
     pool: Scorer,
     problems: Sequence[Problem],
-    settings: EvaluationSettings,
+    rollout: RolloutSection,
+    evaluation: EvaluationSection,
     *,
     seed: int,
     round: int,
@@ -126,7 +86,12 @@ def evaluate_held_out(
 ) -> HeldOutEvaluation:
     """Evaluate the policy the engine holds.
 
+    Sampling is at temperature 1, the loop decodes greedily; lengths are the rollouts' own. Every candidate is judged in
+    both views, a pair in both orders, and per problem the first right and the first wrong answer are reflected on.
+
     Args:
+        rollout: how long prompts and outputs may be.
+        evaluation: how much is asked.
         seed: the run's seed; rounds share all draws, so that they differ by the weights alone.
         frozen: candidates for the frozen lines, of these problems (`HeldOutEvaluation.candidates` of round 0).
         encode: text to token ids; where given, judges' probabilities of "Yes" are computed and their calibration too.
@@ -143,9 +108,9 @@ def evaluate_held_out(
             f"The frozen pool holds candidates of {len(strangers)} problem(s) that are not evaluated, the first is "
             f"{strangers[0]}: evaluate the same problems in every round."
         )
-    asker = _Asker(engine, pool, settings, seed, image_root, encode, on_progress, check_stop)
+    asker = _Asker(engine, pool, rollout, evaluation, seed, image_root, encode, on_progress, check_stop)
     own = CaseMaker(known, seed, round, "own")
-    solved, left_out = asker.ask("solve", [own.solve(problem) for problem in problems], settings.samples)
+    solved, left_out = asker.ask("solve", [own.solve(problem) for problem in problems], evaluation.samples)
     candidates, unusable = candidates_of(solved)
     groups: dict[str, tuple[Group, ...]] = {"solve": solved}
     lines: dict[str, Any] = {"solve": answer_summary(solved)}
@@ -155,7 +120,7 @@ def evaluate_held_out(
         pools["frozen"] = (CaseMaker(known, seed, round, "frozen"), tuple(frozen))
     own_yes: Mapping[str, float] | None = None
     for name, (maker, members) in pools.items():
-        asked, left_out = _judge_cases(maker, members, settings)
+        asked, left_out = _judge_cases(maker, members)
         exclusions += left_out
         for line, cases in asked.items():
             judged, left_out = asker.ask(f"{name}/{line}", cases, 1)
@@ -165,19 +130,19 @@ def evaluate_held_out(
             if f"{name}/{line}" == OWN_JUDGEMENTS:
                 own_yes = yes
             exclusions += left_out
-    if cases := _reflection_cases(own, candidates, settings):
+    if cases := _reflection_cases(own, candidates):
         groups["reflection"], left_out = asker.ask("reflection", cases, 1)
         lines["reflection"] = reflection_summary(groups["reflection"])
         exclusions += left_out
     attempts: tuple[Attempt, ...] = ()
-    if settings.reflections:
+    if evaluation.reflections:
         attempts = asker.loop(known, solved)
         chains = chain_groups(attempts, known, pool.score, round=round, policy_version=engine.version)
         groups |= {f"loop/{kind}": tuple(g for g in chains if g.task.kind is kind) for kind in _kinds(chains)}
         lines["greedy"] = answer_summary(groups.get("loop/solve", ()))
         lines["loop"] = loop_summary(attempts, chains)
-        if settings.methods:
-            by_mathematics = settings.same_answers == "mathematics"
+        if evaluation.methods:
+            by_mathematics = evaluation.same_answers == "mathematics"
             label = label_by_mathematics(pool.score) if by_mathematics else label_by_text
             judged = groups.get(OWN_JUDGEMENTS, ())
             lines |= method_lines(solved, judged, own_yes, attempts, final_correct(attempts, chains), label)
@@ -196,7 +161,8 @@ class _Asker:
 
     engine: RolloutEngine
     pool: Scorer
-    settings: EvaluationSettings
+    rollout: RolloutSection
+    evaluation: EvaluationSection
     seed: int
     image_root: Path | None
     encode: Encode | None
@@ -207,9 +173,8 @@ class _Asker:
         """Sample and score the cases whose prompts fit; the others come back as exclusions."""
         self.check_stop()
         prompts = [self._prompt(case, samples) for case in cases]
-        limit = self.settings.max_prompt_tokens
-        counts = [0] * len(prompts) if limit is None else self.engine.count_tokens(prompts)
-        fits = [limit is None or count <= limit for count in counts]
+        counts = self.engine.count_tokens(prompts)
+        fits = [count <= self.rollout.max_prompt_tokens for count in counts]
         good = [(case, prompt) for case, prompt, fit in zip(cases, prompts, fits, strict=True) if fit]
         left_out = [too_long(case) for case, fit in zip(cases, fits, strict=True) if not fit]
         if not good:
@@ -217,7 +182,7 @@ class _Asker:
         version = self.engine.version
         completions = self.engine.sample(
             [prompt for _, prompt in good],
-            self.settings.sampling(good[0][0].task.kind),
+            self._sampling(good[0][0].task.kind, temperature=1.0),
             on_progress=lambda count: self.on_progress(line, count, len(good) * samples),
             check_stop=self.check_stop,
         )
@@ -254,13 +219,22 @@ class _Asker:
         return self_correct(
             self.engine,
             [problems[task.problem_id] for task in tasks],
-            self.settings.loop,
+            self._loop_settings,
             seed=derive_seed(self.seed, STAGE),
             solve_prompts={task.problem_id: WrittenPrompt(task.template_id, task.messages) for task in tasks},
             image_root=self.image_root,
             on_progress=lambda count: self.on_progress("loop", count, 0),
             check_stop=self.check_stop,
         )
+
+    @property
+    def _loop_settings(self) -> LoopSettings:
+        """Our default loop, greedy."""
+        solve, judge = (self._sampling(kind, temperature=0.0) for kind in (Kind.SOLVE, Kind.POINTWISE))
+        return LoopSettings(solve, judge, solve, reflections=self.evaluation.reflections)
+
+    def _sampling(self, kind: Kind, *, temperature: float) -> Sampling:
+        return Sampling(self.rollout.limit(kind), temperature, max_prompt_tokens=self.rollout.max_prompt_tokens)
 
     def probabilities(self, groups: Sequence[Group]) -> Mapping[str, float] | None:
         """Each pointwise rollout's probability of "Yes", by rollout id; None without an encoder or for pairs."""
@@ -274,32 +248,30 @@ class _Asker:
         return Prompt(case.task.id, case.task.messages, seeds, image_paths(case.problem, self.image_root))
 
 
-def _judge_cases(
-    maker: CaseMaker, candidates: Sequence[Candidate], settings: EvaluationSettings
-) -> tuple[dict[str, list[Case]], list[Exclusion]]:
+def _judge_cases(maker: CaseMaker, candidates: Sequence[Candidate]) -> tuple[dict[str, list[Case]], list[Exclusion]]:
     """The judging cases by line, pointwise and pairwise in every view; and the problems whose pairs are equal."""
     lines: dict[str, list[Case]] = {}
     left_out = []
     for problem_id, members in by_problem(candidates).items():
-        pair = maker.draw_pair(members) if settings.pairs else None
-        if settings.pairs and pair is None and len({candidate.correct for candidate in members}) == 2:
+        pair = maker.draw_pair(members)
+        if pair is None and len({candidate.correct for candidate in members}) == 2:
             reason = ExclusionReason.EQUAL_ANSWERS
             left_out.append(Exclusion(maker.round, STAGE, reason, problem_id, Kind.PAIRWISE, f"{maker.line} answers"))
-        for view in settings.views:
-            for candidate in members[: settings.judged]:
+        for view in View:
+            for candidate in members:
                 lines.setdefault(f"{Kind.POINTWISE}/{view}", []).append(maker.pointwise(candidate, view))
             if pair:
                 lines.setdefault(f"{Kind.PAIRWISE}/{view}", []).extend(maker.pair(*pair, view))
     return lines, left_out
 
 
-def _reflection_cases(maker: CaseMaker, candidates: Sequence[Candidate], settings: EvaluationSettings) -> list[Case]:
-    """Per problem the first correct and the first wrong candidates, `settings.reflected` of each."""
+def _reflection_cases(maker: CaseMaker, candidates: Sequence[Candidate]) -> list[Case]:
+    """Per problem the first correct and the first wrong candidate."""
     cases = []
     for members in by_problem(candidates).values():
         for correct in (True, False):
-            chosen = [candidate for candidate in members if candidate.correct is correct][: settings.reflected]
-            cases += [maker.reflection(candidate, settings.reflection_view) for candidate in chosen]
+            chosen = [candidate for candidate in members if candidate.correct is correct][:1]
+            cases += [maker.reflection(candidate, View.FULL) for candidate in chosen]
     return cases
 
 

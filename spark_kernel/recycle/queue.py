@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from spark_kernel.config import Quotas
+from spark_kernel.config.sections import RecycleSection
 from spark_kernel.errors import SparkError
 from spark_kernel.records import Exclusion, ExclusionReason, Origin, Task
-from spark_kernel.recycle.settings import RecycleSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class TaskQueue:
         )
         return TaskQueue(tuple(task for task in self.tasks if round - task.round <= max_age)), exclusions
 
-    def take(self, settings: RecycleSettings, round: int) -> tuple[tuple[Task, ...], TaskQueue]:
+    def take(self, settings: RecycleSection, quotas: Quotas, round: int) -> tuple[tuple[Task, ...], TaskQueue]:
         """The tasks of this round's reward period, in order of preference, and the queue without them.
 
         Fewer than `minimum` waiting: none are taken. `fifo`: exactly `minimum` tasks, first in, first out, of any
@@ -64,7 +65,7 @@ class TaskQueue:
         preferred = _preferred(self.tasks, round)
         judges = [task for task in preferred if task.kind.judges]
         others = [task for task in preferred if not task.kind.judges]
-        judge_places, other_places = _places(settings, len(judges), len(others))
+        judge_places, other_places = _places(quotas, len(judges), len(others))
         chosen = {task.id for task in (*judges[:judge_places], *others[:other_places])}
         taken = tuple(task for task in preferred if task.id in chosen)
         return taken, TaskQueue(tuple(task for task in self.tasks if task.id not in chosen))
@@ -92,8 +93,8 @@ def _preferred(tasks: Sequence[Task], round: int) -> list[Task]:
     return sorted(tasks, key=lambda task: keys[task.id])
 
 
-def _places(settings: RecycleSettings, judges: int, others: int) -> tuple[int, int]:
+def _places(quotas: Quotas, judges: int, others: int) -> tuple[int, int]:
     """How many judge and other tasks to take, when so many wait."""
-    spare_judge = max(0, settings.judge_quota - judges)
-    spare_other = max(0, settings.reflection_quota - others)
-    return min(judges, settings.judge_quota + spare_other), min(others, settings.reflection_quota + spare_judge)
+    spare_judge = max(0, quotas.judge - judges)
+    spare_other = max(0, quotas.reflection - others)
+    return min(judges, quotas.judge + spare_other), min(others, quotas.reflection + spare_judge)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from spark_kernel.config import Quotas
+from spark_kernel.config.sections import RecycleSection
 from spark_kernel.errors import InputError, PhaseError
 from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Origin, Problem, Recycled, Rollout, Task, View
 from spark_kernel.recycle import mixer
@@ -17,7 +19,6 @@ from spark_kernel.recycle.pointwise import POINTWISE
 from spark_kernel.recycle.re_evaluation import RE_EVALUATION
 from spark_kernel.recycle.recycler import Context, Draft, Offer, Recycler, extra_recyclers
 from spark_kernel.recycle.reflection import REFLECTION
-from spark_kernel.recycle.settings import RecycleSettings
 from spark_kernel.recycle.sources import unusable
 
 BUILT_IN: tuple[Recycler, ...] = (POINTWISE, PAIRWISE, REFLECTION, *RE_EVALUATION)
@@ -29,7 +30,8 @@ Fits = Callable[[Sequence[Task]], Sequence[bool]]
 def recycle(
     groups: Sequence[Group],
     problems: Mapping[str, Problem],
-    settings: RecycleSettings,
+    settings: RecycleSection,
+    quotas: Quotas,
     *,
     seed: int,
     round: int,
@@ -49,7 +51,7 @@ def recycle(
         InputError: a problem is missing, or an extra recycler is unknown or proposes what cannot be a source.
     """
     chosen = [group for group in groups if group.task.kind is Kind.SOLVE]
-    judges, reflections = settings.judge_quota, settings.reflection_quota
+    judges, reflections = quotas.judge, quotas.reflection
     if settings.order == "mixed_first":
         judges = reflections = judges + reflections
     return _run(chosen, problems, Origin.SOLVE, Context(settings, seed, round), fits, judges, reflections)
@@ -59,7 +61,8 @@ def re_evaluate(
     groups: Sequence[Group],
     problems: Mapping[str, Problem],
     sources: Mapping[str, Rollout],
-    settings: RecycleSettings,
+    settings: RecycleSection,
+    quotas: Quotas,
     *,
     seed: int,
     round: int,
@@ -78,7 +81,7 @@ def re_evaluate(
     """
     chosen = [g for g in groups if g.task.kind is Kind.REFLECTION and g.task.origin is Origin.SOLVE]
     context = Context(settings, seed, round, sources)
-    return _run(chosen, problems, Origin.REFLECTION, context, fits, settings.judge_quota, settings.reflection_quota)
+    return _run(chosen, problems, Origin.REFLECTION, context, fits, quotas.judge, quotas.reflection)
 
 
 def offers(

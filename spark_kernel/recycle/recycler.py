@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from random import Random
 
+from spark_kernel.config.sections import RecycleSection, ViewChoice
 from spark_kernel.errors import InputError
 from spark_kernel.keyed_random import keyed_random
 from spark_kernel.prompts.build import pairwise_task, pointwise_task, reflection_task
 from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Origin, Problem, Rollout, Task, View
-from spark_kernel.recycle.settings import RecycleSettings, ViewSetting
 
 ENTRY_POINTS = "spark_kernel.recyclers"
 
@@ -25,7 +25,7 @@ ENTRY_POINTS = "spark_kernel.recyclers"
 class Context:
     """What every rule knows beside its group: settings, seed, round, and the rollouts that may be looked up by id."""
 
-    settings: RecycleSettings
+    settings: RecycleSection
     seed: int
     round: int
     sources: Mapping[str, Rollout] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Context:
         """The generator of one draw of this round, keyed by what it is for and never by the order of calls."""
         return keyed_random(self.seed, f"recycle/{purpose}", self.round, *key)
 
-    def view(self, setting: ViewSetting, kind: Kind, group: Group) -> View:
+    def view(self, setting: ViewChoice, kind: Kind, group: Group) -> View:
         """The view of a group's task of one kind; "both" is a fair coin."""
         if setting == "both":
             return self.rng("view", kind, group.task.id).choice((View.ANSWER, View.FULL))

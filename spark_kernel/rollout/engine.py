@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from spark_kernel.errors import StopCheck
-from spark_kernel.models.settings import Adapter
+from spark_kernel.models.adapter import Adapter
 from spark_kernel.prompts.prompt import Prompt
 
 

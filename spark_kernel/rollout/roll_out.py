@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from spark_kernel.config.sections import RolloutSection
 from spark_kernel.errors import StopCheck
 from spark_kernel.keyed_random import derive_seed
 from spark_kernel.prompts.prompt import task_prompts
-from spark_kernel.records import Group, Kind, Rollout, Task
+from spark_kernel.records import Group, Rollout, Task
 from spark_kernel.rollout.engine import RolloutEngine, Sampling
-
-
-@dataclass(frozen=True, slots=True)
-class RollOutSettings:
-    """How tasks are sampled: `samples` outputs each; judges may have a shorter limit of their own (in tokens)."""
-
-    samples: int
-    max_new_tokens: int
-    max_prompt_tokens: int
-    verdict_max_new_tokens: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-
-    def limit(self, kind: Kind) -> int:
-        """The longest output of a kind, in tokens."""
-        if kind.judges and self.verdict_max_new_tokens is not None:
-            return self.verdict_max_new_tokens
-        return self.max_new_tokens
-
-    def sampling(self, limit: int) -> Sampling:
-        """The engine's settings for outputs of at most `limit` tokens."""
-        return Sampling(limit, self.temperature, self.top_p, self.top_k, self.max_prompt_tokens)
 
 
 def roll_out(
     engine: RolloutEngine,
     tasks: Sequence[Task],
-    settings: RollOutSettings,
+    settings: RolloutSection,
     *,
     seed: int,
     round: int,
@@ -52,7 +30,7 @@ def roll_out(
     Args:
         engine: stamps its policy version on the rollouts.
         tasks: their order is kept.
-        settings: see `RollOutSettings`.
+        settings: how many outputs, how long, and from which distribution.
         seed: the run's seed.
         round: the round in which they are sampled.
         images_root: the folder that image paths are relative to.
@@ -81,7 +59,7 @@ def roll_out(
     for limit in sorted({settings.limit(task.kind) for task in tasks}):
         chosen = [i for i, task in enumerate(tasks) if settings.limit(task.kind) == limit]
         completions = engine.sample(
-            [prompts[i] for i in chosen], settings.sampling(limit), on_progress=progress, check_stop=check_stop
+            [prompts[i] for i in chosen], _sampling(settings, limit), on_progress=progress, check_stop=check_stop
         )
         for i, outputs in zip(chosen, completions, strict=True):
             groups[i] = Group(
@@ -105,7 +83,7 @@ def roll_out(
 
 
 def fitting(
-    engine: RolloutEngine, tasks: Sequence[Task], settings: RollOutSettings, *, context_length: int, images_root: Path
+    engine: RolloutEngine, tasks: Sequence[Task], settings: RolloutSection, *, context_length: int, images_root: Path
 ) -> list[bool]:
     """Whether each task's prompt is within the limit and leaves room for its output in the context."""
     counts = engine.count_tokens(task_prompts(tasks, images_root))
@@ -113,3 +91,7 @@ def fitting(
         count <= settings.max_prompt_tokens and count + settings.limit(task.kind) <= context_length
         for task, count in zip(tasks, counts, strict=True)
     ]
+
+
+def _sampling(settings: RolloutSection, limit: int) -> Sampling:
+    return Sampling(limit, settings.temperature, settings.top_p, settings.top_k, settings.max_prompt_tokens)

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import torch
 
 from spark_kernel.errors import EngineError, ModelError, StaleEngineError, StopCheck
+from spark_kernel.models.adapter import Adapter
 from spark_kernel.models.encoder import PromptEncoder
-from spark_kernel.models.settings import Adapter
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.engine import Completion, PolicyWeights, Sampling
 from spark_kernel.rollout.sync_check import check_synced, first_probe, longest_probe

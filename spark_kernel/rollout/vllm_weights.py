@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_kernel.errors import ModelError
-from spark_kernel.models.settings import Adapter
+from spark_kernel.models.adapter import Adapter
 from spark_kernel.rollout.engine import PolicyWeights
 
 UNSUPPORTED_BY_VLLM = ("use_dora", "modules_to_save", "lora_bias")

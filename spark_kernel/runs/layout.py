@@ -22,6 +22,8 @@ CHECKPOINTS = "checkpoints"
 DISCARDED = "discarded"
 REPORT = "report.json"
 META = "meta.json"
+INHERITED = "inherited"
+"""Subfolder of a fork with the rounds and evaluations of its parent that it still needs."""
 FOLDERS = (IMAGES, JOURNAL, ROUNDS, EVALUATIONS, CHECKPOINTS, DISCARDED)
 PHASE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 PHASE_FOLDER = re.compile(rf"(\d{{2,}})-({'|'.join(Period)})-({PHASE_NAME.pattern})")

@@ -19,9 +19,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spark_kernel.events import Event
-from spark_kernel.lifecycle import resume_run, start_run
 from spark_kernel.runs.writer import RunWriter
+from spark_kernel.training.events import Event
+from spark_kernel.training.lifecycle import resume_run, start_run
 from tests.helpers.runs import tiny_config
 
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import exp, lgamma, log, log1p
 
+from spark_kernel.recycle.settings import RecycleSettings, settings_from
+
 from spark_kernel.config import load_config
 from spark_kernel.records import Group, Kind, Message, Origin, Parse, Problem, Rollout, Score, Task
-from spark_kernel.recycle.settings import RecycleSettings, settings_from
 
 CODES = "cwgnatTxk"
 SOURCES = {"c": True, "w": False, "g": False}

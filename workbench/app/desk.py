@@ -239,27 +239,26 @@ def load_respondent(choice: ModelChoice) -> Respondent:
     """
     import torch
 
-    from spark_kernel.assembly import model_settings
-    from spark_kernel.lifecycle import read_config
+    from spark_kernel.config.sections import ModelSection
     from spark_kernel.models.policy import load_policy
-    from spark_kernel.models.settings import ModelSettings
     from spark_kernel.rollout.transformers_engine import TransformersEngine
     from spark_kernel.runs.checkpoints import verify_checkpoint
+    from spark_kernel.runs.configuration import read_config
 
     examples = False
     if choice.run is None:
-        policy = load_policy(ModelSettings(choice.path))
+        policy = load_policy(ModelSection(path=choice.path))
     else:
         folder = Path(choice.path)
         verify_checkpoint(folder)
         config = read_config(choice.run)
         examples = config.problems.worked_examples
-        settings = replace(model_settings(config), trust_remote_code=False, device="auto")
+        settings = config.model.model_copy(update={"trust_remote_code": False, "device": "auto"})
         if config.model.lora.enabled:
-            policy = load_policy(settings)
+            policy = load_policy(settings, seed=config.seed)
             policy.load_adapter(folder)
         else:
-            policy = load_policy(replace(settings, path=str(folder), revision=None))
+            policy = load_policy(settings.model_copy(update={"path": str(folder), "revision": None}), seed=config.seed)
     encoder = policy.encoder
     size = sum(parameter.numel() for parameter in policy.network.parameters())
     return Respondent(

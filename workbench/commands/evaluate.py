@@ -19,7 +19,7 @@ from workbench.commands import quiet_transformers
 from workbench.config_flags import flags_type, given_overrides, refuse_unknown_flags, split_mapping_flags
 
 if TYPE_CHECKING:
-    from spark_kernel.standalone_evaluation import StandaloneEvaluation, Subject
+    from spark_kernel.evaluate.standalone import StandaloneEvaluation, Subject
 
 PRESET = "quickstart"
 SECTIONS = ("seed", "threads", "problems", "rollout", "verify", "evaluation")
@@ -118,15 +118,15 @@ def _check(args: Any, run: Path | None) -> None:
 
 
 def _evaluate(args: Any, run: Path | None, overrides: Mapping[str, Any]) -> int:
-    from spark_kernel.events import Event, StopRequest
-    from spark_kernel.interrupt import stops_on_signals
-    from spark_kernel.standalone_evaluation import (
+    from spark_kernel.evaluate.standalone import (
         checkpoint_subject,
         evaluate_subject,
         model_subject,
         write_standalone,
     )
-    from workbench.terminal import Terminal
+    from spark_kernel.training.events import Event, StopRequest
+    from spark_kernel.training.interrupt import stops_on_signals
+    from workbench.reporting.terminal import Terminal
 
     quiet_transformers()
     if run is not None:
@@ -159,7 +159,7 @@ def _evaluate(args: Any, run: Path | None, overrides: Mapping[str, Any]) -> int:
 
 
 def _show(found: StandaloneEvaluation, model: str | None, out: Path | None, terminal: Any) -> None:
-    from workbench.reports import held_out_table, own_command
+    from workbench.reporting.reports import held_out_table, own_command
 
     console = terminal.console
     console.print(held_out_table({found.records.round: found.evaluation.summary}, model))

@@ -44,13 +44,12 @@ def export(arguments: Sequence[str]) -> int:
     if args.private and args.push is None:
         raise InputError("--private goes with --push OWNER/NAME: a folder on this machine has no such setting.")
     # After the cheap checks: these bring torch and transformers.
-    from spark_kernel.assembly import model_settings
-    from spark_kernel.base_model import describe_base
-    from spark_kernel.export import check_export, find_source, write_export
-    from spark_kernel.hub import check_repository, push_folder
     from spark_kernel.models.download import folder_size
+    from spark_kernel.publish.base_model import describe_base
+    from spark_kernel.publish.export import check_export, find_source, write_export
+    from spark_kernel.publish.hub import check_repository, push_folder
     from spark_kernel.runs.reader import RunReader
-    from workbench.model_card import model_card
+    from workbench.reporting.model_card import model_card
 
     quiet_transformers()
     source = find_source(run, args.round)
@@ -59,7 +58,7 @@ def export(arguments: Sequence[str]) -> int:
     reader = RunReader(run)
     out = args.out or Path("exports") / f"{reader.info.name}-{source.round}{'-merged' if args.merge else ''}"
     check_export(source, out, merge=args.merge)
-    base = describe_base(model_settings(source.config))
+    base = describe_base(source.config.model)
     if args.push is not None:
         if source.has_adapter and not args.merge and not base.on_hub:
             raise InputError(

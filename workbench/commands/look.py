@@ -31,7 +31,7 @@ def show(arguments: Sequence[str]) -> int:
     """Show a run or a round of it."""
     args = tyro.cli(ShowArguments, prog="workbench show", args=arguments)
     from spark_kernel.runs.reader import RunReader
-    from workbench.reports import held_out_table, print_report, round_tables
+    from workbench.reporting.reports import held_out_table, print_report, round_tables
 
     reader = RunReader(require_run(args.run))
     console = make_console()

@@ -188,18 +188,17 @@ def _image(path: Path) -> ImageRef:
 
 def _load(args: ReflectArguments) -> tuple[Policy, bool]:
     """The model, or the policy of a run's checkpoint, and whether that run has worked examples in its prompts."""
+    from spark_kernel.config.sections import ModelSection
     from spark_kernel.models.policy import load_policy
-    from spark_kernel.models.settings import ModelSettings
 
     run = Path(args.model)
     if not (run / "run.json").is_file():
         if args.round is not None:
             raise InputError(f"--round needs a run's folder as --model; {args.model} is none.")
-        return load_policy(ModelSettings(args.model, device=args.device)), False
-    from spark_kernel.assembly import model_settings
+        return load_policy(ModelSection(path=args.model, device=args.device)), False
     from spark_kernel.learner.checkpoint import load_policy_state
-    from spark_kernel.lifecycle import read_config
     from spark_kernel.runs.checkpoints import find_checkpoint
+    from spark_kernel.runs.configuration import read_config
 
     config = read_config(run)
     found = find_checkpoint(run, args.round)
@@ -209,7 +208,7 @@ def _load(args: ReflectArguments) -> tuple[Policy, bool]:
         raise InputError(
             f"The newest checkpoint of {run} stands in the middle of round {found.round}: give --round K, or resume it."
         )
-    policy = load_policy(replace(model_settings(config), device=args.device))
+    policy = load_policy(config.model.model_copy(update={"device": args.device}), seed=config.seed)
     load_policy_state(policy, found.path)
     print(f"Checkpoint {found.name} of {run}\n")
     return policy, config.problems.worked_examples

@@ -46,13 +46,13 @@ def report(arguments: Sequence[str]) -> int:
 
     reader = RunReader(run)
     if args.html is not None:
-        from workbench.report_page.page import write_page
+        from workbench.reporting.report_page.page import write_page
         from workbench.views import RunView
 
         write_page(RunView(reader), args.html)
         print(f"{args.html}: {args.html.stat().st_size / 1e6:.1f} MB, opens in any browser.")
     if args.tables is not None:
-        from workbench.report_page.tables import write_tables
+        from workbench.reporting.report_page.tables import write_tables
 
         written = write_tables(reader, args.tables, args.format)
         print(f"{args.tables}: {len(written)} tables as {args.format}, explained in docs/run-folder.md.")

@@ -17,10 +17,10 @@ from spark_kernel.errors import InputError, RunFolderError
 from workbench.cli import INTERRUPTED, OK
 from workbench.commands import quiet_transformers, require_run
 from workbench.config_flags import flags_type, given_overrides, refuse_unknown_flags, split_mapping_flags
-from workbench.sinks import require_sinks, sink_names
+from workbench.reporting.sinks import require_sinks, sink_names
 
 if TYPE_CHECKING:
-    from spark_kernel.trainer import Trainer
+    from spark_kernel.training.trainer import Trainer
 
 REPORT_TO = Annotated[
     str,
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     names = sink_names(args.report_to)
     require_sinks(names)
     out = _unused(args.out or _new_folder(args.preset))
-    from spark_kernel.lifecycle import start_run
+    from spark_kernel.training.lifecycle import start_run
 
     quiet_transformers()
     return _train(start_run(config, out), None, names)
@@ -79,7 +79,7 @@ def resume(arguments: Sequence[str]) -> int:
     run = require_run(args.run)
     names = sink_names(args.report_to)
     require_sinks(names)
-    from spark_kernel.lifecycle import resume_run
+    from spark_kernel.training.lifecycle import resume_run
 
     quiet_transformers()
     return _train(resume_run(run), args.rounds, names)
@@ -115,7 +115,7 @@ def fork(arguments: Sequence[str]) -> int:
     require_sinks(names)
     overrides = merge_settings(given_overrides(args), mapped)
     out = _unused(args.out or _new_folder(f"{source.name}-fork"))
-    from spark_kernel.lifecycle import fork_run
+    from spark_kernel.training.lifecycle import fork_run
 
     quiet_transformers()
     return _train(fork_run(source, args.round, out, overrides), None, names)
@@ -133,7 +133,7 @@ def back(arguments: Sequence[str]) -> int:
     """Put a run back to an earlier round."""
     args = tyro.cli(BackArguments, prog="workbench back", args=arguments)
     run = require_run(args.run)
-    from spark_kernel.lifecycle import go_back
+    from spark_kernel.training.lifecycle import go_back
 
     quiet_transformers()
     with go_back(run, args.round) as trainer:
@@ -145,11 +145,11 @@ def back(arguments: Sequence[str]) -> int:
 def _train(trainer: Trainer, rounds: int | None, names: tuple[str, ...]) -> int:
     """Train with terminal, trackers and signal handling; the exit code."""
     # Here, not above: help and bad flags should not wait for pyarrow.
-    from spark_kernel.interrupt import stops_on_signals
     from spark_kernel.runs.reader import RunReader
-    from workbench.reports import print_report
-    from workbench.sinks import open_sinks
-    from workbench.terminal import Terminal
+    from spark_kernel.training.interrupt import stops_on_signals
+    from workbench.reporting.reports import print_report
+    from workbench.reporting.sinks import open_sinks
+    from workbench.reporting.terminal import Terminal
 
     run, config = trainer.writer.path, trainer.config
     terminal = Terminal()
@@ -175,7 +175,7 @@ def _defaults(arguments: Sequence[str]) -> RunConfig:
 
 
 def _run_description() -> str:
-    folder = resources.files("spark_kernel") / "presets"
+    folder = resources.files("spark_kernel.config") / "presets"
     lines = []
     for name in preset_names():
         first = (folder / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]

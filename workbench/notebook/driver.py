@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from spark_kernel.config import RunConfig
 from spark_kernel.errors import InputError, RunFolderError, SparkError, Stopped
-from spark_kernel.events import Event
+from spark_kernel.training.events import Event
 
 if TYPE_CHECKING:
-    from spark_kernel.trainer import Trainer
+    from spark_kernel.training.trainer import Trainer
 
 
 class Action(StrEnum):
@@ -295,7 +295,7 @@ class Driver:
         """The trainer, taken hold of if need be."""
         if self._trainer is not None:
             return self._trainer
-        from spark_kernel.lifecycle import resume_run, start_run
+        from spark_kernel.training.lifecycle import resume_run, start_run
 
         run = self._state.run
         if self._is_new():
@@ -351,7 +351,7 @@ class Driver:
         return f"Checkpoint {self._hold().checkpoint().name} is written."
 
     def _go_back(self, round: int) -> str:
-        from spark_kernel.lifecycle import go_back
+        from spark_kernel.training.lifecycle import go_back
 
         run = self._state.run
         self._drop("stopped")
@@ -359,7 +359,7 @@ class Driver:
         return f"The run stands after round {round}; later rounds are in its folder discarded/."
 
     def _fork(self, round: int | None, path: Path, overrides: Mapping[str, Any] | None) -> str:
-        from spark_kernel.lifecycle import fork_run
+        from spark_kernel.training.lifecycle import fork_run
 
         source = self._state.run
         self._drop("stopped")

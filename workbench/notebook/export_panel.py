@@ -65,7 +65,7 @@ class Export(Panel):
             self.merge.disabled = not seen.config.model.lora.enabled
 
     def _export_page(self) -> str:
-        from workbench.report_page.page import write_page
+        from workbench.reporting.report_page.page import write_page
         from workbench.views import RunView
 
         view = RunView(self._run)
@@ -77,7 +77,7 @@ class Export(Panel):
         return f"{out.absolute()}: {out.stat().st_size / 1e6:.1f} MB, opens in any browser without a network."
 
     def _export_tables(self) -> str:
-        from workbench.report_page.tables import write_tables
+        from workbench.reporting.report_page.tables import write_tables
 
         reader = RunReader(self._run)
         out = Path(self.tables.value.strip() or Path("exports") / f"{self._run.name}-tables").expanduser()
@@ -89,10 +89,9 @@ class Export(Panel):
     def _export_model(self) -> str:
         if not self._run.exists():
             raise RunFolderError("The run has no folder yet: start it first.")
-        from spark_kernel.assembly import model_settings
-        from spark_kernel.base_model import describe_base
-        from spark_kernel.export import check_export, find_source, write_export
-        from workbench.model_card import model_card
+        from spark_kernel.publish.base_model import describe_base
+        from spark_kernel.publish.export import check_export, find_source, write_export
+        from workbench.reporting.model_card import model_card
 
         merge = self.merge.value and not self.merge.disabled
         source = find_source(self._run, None if self.round.value == NEWEST else self.round.value)
@@ -101,7 +100,7 @@ class Export(Panel):
         if not out.name:
             raise InputError("Give a folder to write to.")
         check_export(source, out, merge=merge)
-        base = describe_base(model_settings(source.config))
+        base = describe_base(source.config.model)
         card = model_card(RunReader(self._run), source, base, merged=merge, location=str(out))
         write_export(source, base, out, card, merge=merge)
         older = " ".join(f"{sentence} An older one is taken." for sentence in source.damaged)

@@ -84,12 +84,12 @@ class Preflight(Panel):
         return "".join(parts)
 
     def _estimate(self) -> str:
-        from spark_kernel.assembly import memory_demand, model_settings
         from spark_kernel.models.preflight import check_memory
+        from spark_kernel.rollout.memory_use import memory_demand
 
         if self._config is None:
             raise InputError("The configuration of this run cannot be read.")
-        found = check_memory(model_settings(self._config), memory_demand(self._config))
+        found = check_memory(self._config.model, memory_demand(self._config))
         return found.line if found is not None else "The need cannot be told beforehand (quantized weights)."
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from spark_kernel.events import Event
 from spark_kernel.records import RoundReport
 from spark_kernel.runs.codec import from_json
-from workbench.terminal import evaluation_line, round_line
+from spark_kernel.training.events import Event
+from workbench.reporting.terminal import evaluation_line, round_line
 
 INTERVAL = 0.2
 """Seconds between two movements of the bar: a notebook's page should not be kept busy by it."""

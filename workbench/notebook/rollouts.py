@@ -148,11 +148,10 @@ class Rollouts(DataPanel):
         path = view.reader.path
         if self._decoders.get(path) is not None:
             return self._decoders[path], ""
-        from spark_kernel.assembly import model_settings
         from spark_kernel.models.load import load_encoder
 
         try:
-            encoder, _ = load_encoder(model_settings(run_config(view.reader.config_yaml)))
+            encoder, _ = load_encoder(run_config(view.reader.config_yaml).model)
         except (SparkError, OSError) as error:
             reason = " ".join(str(error).split())
             return None, note(

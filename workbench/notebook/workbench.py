@@ -14,7 +14,7 @@ import ipywidgets as widgets
 
 from spark_kernel.config import RunConfig, load_config
 from spark_kernel.errors import InputError, SparkError
-from spark_kernel.interrupt import stops_on_signals
+from spark_kernel.training.interrupt import stops_on_signals
 from workbench.notebook.configuration import Configuration
 from workbench.notebook.controls import Controls
 from workbench.notebook.correction import Correction

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 
 from spark_kernel.errors import RunFolderError
 from spark_kernel.records import Exclusion, Group, Problem, Task
-from spark_kernel.run_history import INHERITED
 from spark_kernel.runs.bundles import PhaseRecords
-from spark_kernel.runs.layout import ROUNDS, numbered
+from spark_kernel.runs.layout import INHERITED, ROUNDS, numbered
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.storage import read_table
 from spark_kernel.runs.tables import exclusions_table, group_tables, problems_table, task_list_table

@@ -11,10 +11,10 @@ import yaml
 
 from spark_kernel.config import RunConfig, validate_config
 from spark_kernel.errors import RunFolderError
-from spark_kernel.round_state import Stage, schedule
 from spark_kernel.runs.bundles import PhaseInfo
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState, RunStatus
+from spark_kernel.training.state import Stage, schedule
 from workbench.settings_diff import nearest_preset
 
 

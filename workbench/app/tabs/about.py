@@ -96,10 +96,10 @@ def _licence(path: str) -> str:
     """The licence that comes with a model here; a hub model's page is not asked for it."""
     from pathlib import Path
 
-    from spark_kernel.base_model import describe_base
+    from spark_kernel.config.sections import ModelSection
     from spark_kernel.models.load import resolve_model
-    from spark_kernel.models.settings import ModelSettings
+    from spark_kernel.publish.base_model import describe_base
 
     if not Path(resolve_model(path)).exists():
         return "see its page on the hub"
-    return describe_base(ModelSettings(path)).licence.get("license", "unknown")
+    return describe_base(ModelSection(path=path)).licence.get("license", "unknown")

@@ -1,4 +1,4 @@
-"""The lines of a round's report: on-policy figures by kind and origin, and what was left out."""
+"""What scored groups, exclusions and tasks amount to: the lines of a report by kind and origin."""
 
 from __future__ import annotations
 
@@ -8,32 +8,13 @@ from collections.abc import Iterable, Sequence
 from spark_kernel.evaluate.intervals import Estimate, clustered_mean, clustered_proportion
 from spark_kernel.evaluate.judge_metrics import judge_metrics
 from spark_kernel.objective.advantages import has_zero_variance
-from spark_kernel.records import Exclusion, Group, Kind, KindStats, Origin, Parse, Period, RoundReport, Task
-from spark_kernel.round_state import RoundState
+from spark_kernel.records import Exclusion, Group, Kind, KindStats, Origin, Parse, Period, Task
 
 
-def round_report(flight: RoundState, *, policy_version: int, queue_length: int) -> RoundReport:
-    """The report of a round whose stages are all done.
-
-    `policy_version` and `queue_length` (tasks that wait) are those at the end of the round.
-    """
-    before, after = Counter[str](), Counter[str]()
-    for recycled in flight.recycled.values():
-        before.update(recycled.balance_before)
-        after.update(recycled.balance_after)
-    return RoundReport(
-        round=flight.round,
-        policy_version=policy_version,
-        kinds=tuple(stats for period, groups in flight.groups.items() for stats in kind_stats(groups, period)),
-        updates=tuple(flight.updates),
-        seconds_by_phase=dict(flight.seconds),
-        recycled=task_counts(flight.made),
-        exclusions=exclusion_counts(flight.exclusions),
-        queue_length=queue_length,
-        balance_before=dict(before),
-        balance_after=dict(after),
-        notes=tuple(flight.notes),
-    )
+def exclusion_counts(exclusions: Iterable[Exclusion]) -> dict[str, int]:
+    """Exclusions by "stage/reason", as a round's report gives them."""
+    counts = Counter(f"{exclusion.stage}/{exclusion.reason}" for exclusion in exclusions)
+    return dict(sorted(counts.items()))
 
 
 def kind_stats(groups: Sequence[Group], period: Period) -> tuple[KindStats, ...]:
@@ -43,12 +24,6 @@ def kind_stats(groups: Sequence[Group], period: Period) -> tuple[KindStats, ...]
         lines.setdefault((group.task.kind, group.task.origin), []).append(group)
     order = [(kind, origin) for kind in Kind for origin in Origin if (kind, origin) in lines]
     return tuple(_line(period, kind, origin, lines[kind, origin]) for kind, origin in order)
-
-
-def exclusion_counts(exclusions: Iterable[Exclusion]) -> dict[str, int]:
-    """Exclusions by "stage/reason", as a round's report gives them."""
-    counts = Counter(f"{exclusion.stage}/{exclusion.reason}" for exclusion in exclusions)
-    return dict(sorted(counts.items()))
 
 
 def task_counts(tasks: Iterable[Task]) -> dict[str, int]:

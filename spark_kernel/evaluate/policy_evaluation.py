@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from spark_kernel.assembly import EvaluationParts, evaluation_settings
 from spark_kernel.errors import StopCheck
 from spark_kernel.evaluate.cases import Candidate
 from spark_kernel.evaluate.held_out import HeldOutEvaluation, evaluate_held_out
+from spark_kernel.evaluate.parts import EvaluationParts
 from spark_kernel.problems.images import adopt_images
 from spark_kernel.runs.bundles import EvaluationRecords
 
@@ -57,7 +57,8 @@ def evaluate_policy(
         parts.engine,
         parts.pool,
         problems,
-        evaluation_settings(config),
+        config.rollout,
+        config.evaluation,
         seed=config.seed,
         round=round,
         frozen=frozen,

@@ -12,6 +12,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from spark_kernel.records import Kind
+
+ViewChoice = Literal["answer", "full", "both"]
+
 
 class Section(BaseModel):
     """Base of every section: immutable, unknown fields refused, attribute docstrings serve as help texts."""
@@ -154,6 +158,11 @@ class RolloutSection(Section):
     """Rows decoded side by side by the transformers engine; none: planned from free memory when the run starts, and
     stored with it."""
 
+    def limit(self, kind: Kind) -> int:
+        """The longest output of a kind of task, in tokens."""
+        judged = self.verdict_max_new_tokens if kind.judges else None
+        return judged or self.max_new_tokens
+
 
 class VerifySection(Section):
     """Scoring of outputs, in worker processes."""
@@ -189,9 +198,9 @@ class RecycleSection(Section):
     """Which queued tasks go first: those from mixed groups, then by age; or strictly by age (faithful)."""
     mixed_pairwise_share: float = Field(0.7, ge=0.0, le=1.0)
     """Probability that a mixed group becomes a pairwise rather than a pointwise task."""
-    judge_view: Literal["answer", "full", "both"] = "both"
+    judge_view: ViewChoice = "both"
     """What a judge sees of a candidate: final answer, whole response, or half and half (faithful: answer)."""
-    reflection_view: Literal["answer", "full", "both"] = "both"
+    reflection_view: ViewChoice = "both"
     """What a reflection sees of the earlier response."""
     reflection_correct_share: float = Field(0.3, ge=0.0, le=1.0)
     """Share of reflections that start from a correct rollout (faithful: 0)."""

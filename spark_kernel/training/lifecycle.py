@@ -9,23 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from spark_kernel.assembly import Parts, assemble
 from spark_kernel.config import RunConfig, merge_settings, validate_config
 from spark_kernel.errors import InputError, RunFolderError
-from spark_kernel.events import Listener
 from spark_kernel.learner.checkpoint import STATE_FOLDER, load_learner
 from spark_kernel.recycle.queue import TaskQueue
-from spark_kernel.round_state import RoundState, TrainerState
-from spark_kernel.run_history import INHERITED
 from spark_kernel.runs.bundles import ParentRun
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, verify_checkpoint
+from spark_kernel.runs.configuration import read_config
 from spark_kernel.runs.environment import describe_environment
 from spark_kernel.runs.layout import (
-    CONFIG,
     EVALUATIONS,
     IMAGES,
+    INHERITED,
     ROUNDS,
     first_round,
     list_numbers,
@@ -34,7 +30,10 @@ from spark_kernel.runs.layout import (
 )
 from spark_kernel.runs.new_folder import check_new_folder
 from spark_kernel.runs.writer import RunWriter
-from spark_kernel.trainer import TRAINER_STATE, Trainer
+from spark_kernel.training.assembly import Parts, assemble
+from spark_kernel.training.events import Listener
+from spark_kernel.training.state import RoundState, TrainerState
+from spark_kernel.training.trainer import TRAINER_STATE, Trainer
 
 
 def start_run(config: RunConfig, path: str | Path, *, listeners: Sequence[Listener] = ()) -> Trainer:
@@ -154,18 +153,6 @@ def fork_run(
         parts.close()
         writer.close("failed")
         raise
-
-
-def read_config(run: Path) -> RunConfig:
-    """The configuration of a run.
-
-    Raises:
-        RunFolderError: config.yaml is missing or damaged.
-    """
-    try:
-        return validate_config(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{run / CONFIG} cannot be read: {' '.join(str(error).split())}.") from None
 
 
 def _brought_up(writer: RunWriter, last: int, listeners: Sequence[Listener]) -> Trainer:

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.models.download import HUB_TIMEOUT_SECONDS, PROVENANCE
 from spark_kernel.models.load import BUILT_IN, models_folder, resolve_model
-from spark_kernel.models.settings import ModelSettings
 
 LICENCE_FIELDS = ("license", "license_name", "license_link")
 """Fields of a model card's metadata that say under which licence a model is."""
@@ -39,7 +39,7 @@ class BaseModel:
     note: str = ""
 
 
-def describe_base(settings: ModelSettings) -> BaseModel:
+def describe_base(settings: ModelSection) -> BaseModel:
     """The base model of a run. A hub model's licence is looked up where the hub can be reached.
 
     Raises:

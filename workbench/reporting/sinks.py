@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from spark_kernel.errors import InputError
-from spark_kernel.events import Event
 from spark_kernel.records import RoundReport
 from spark_kernel.runs.codec import from_json
-from workbench.metrics import evaluation_metrics, round_metrics
+from spark_kernel.training.events import Event
+from workbench.reporting.metrics import evaluation_metrics, round_metrics
 
 PROJECT = "spark-workbench"
 SINKS = ("trackio", "wandb", "tensorboard")

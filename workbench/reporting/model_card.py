@@ -9,15 +9,14 @@ from typing import Any
 
 import yaml
 
-from spark_kernel.base_model import BaseModel
 from spark_kernel.config import RunConfig
-from spark_kernel.export import ExportSource
+from spark_kernel.publish.base_model import BaseModel
+from spark_kernel.publish.export import ExportSource
 from spark_kernel.records import RoundReport
-from spark_kernel.run_history import INHERITED
-from spark_kernel.runs.layout import EVALUATIONS, list_numbers, numbered
+from spark_kernel.runs.layout import EVALUATIONS, INHERITED, list_numbers, numbered
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.storage import read_evaluation_report
-from workbench.reports import (
+from workbench.reporting.reports import (
     Row,
     evaluation_name,
     first_and_last,

@@ -1,10 +1,6 @@
-"""The configuration of a run: one pydantic schema for preset, YAML file, command line, Python and notebook form.
+"""From a preset name, a YAML file or a mapping to a validated `RunConfig`.
 
-`load_config` turns a preset name ("quickstart", "quickstart+policy-only"), a YAML file or a mapping into a
-`RunConfig`; unknown and out-of-range fields are refused by name. The sections are in `config_sections.py`.
-
-Engine, learner and objective never see these classes: the trainer hands them the plain dataclasses of
-`rollout.engine`, `learner.settings` and `objective.settings`.
+Unknown and out-of-range fields are refused by name, with the nearest one.
 """
 
 from __future__ import annotations
@@ -17,99 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
-from spark_kernel.config_sections import (
-    CheckpointSection,
-    EvaluationSection,
-    LearnerSection,
-    ModelSection,
-    ObjectiveSection,
-    PeriodSection,
-    ProblemsSection,
-    RecycleSection,
-    RolloutSection,
-    Section,
-    VerifySection,
-)
+from spark_kernel.config.schema import RunConfig
 from spark_kernel.errors import InputError
 
-
-class RunConfig(Section):
-    """A whole run."""
-
-    seed: int = Field(0, ge=0, lt=2**31)
-    """Seed of every random draw."""
-    rounds: int = Field(10, ge=1)
-    """Rounds to train; also the horizon of the learning-rate schedule."""
-    threads: int | None = Field(None, ge=1)
-    """CPU threads for torch; none: as torch decides. Stored with the run, because results depend on it."""
-    model: ModelSection = ModelSection()
-    problems: ProblemsSection = ProblemsSection()
-    rollout: RolloutSection = RolloutSection()
-    verify: VerifySection = VerifySection()
-    recycle: RecycleSection = RecycleSection()
-    period: PeriodSection = PeriodSection()
-    objective: ObjectiveSection = ObjectiveSection()
-    learner: LearnerSection = LearnerSection()
-    evaluation: EvaluationSection = EvaluationSection()
-    checkpoint: CheckpointSection = CheckpointSection()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> RunConfig:
-        if not (self.period.train_policy or self.period.train_reward):
-            raise ValueError("period.train_policy and period.train_reward are both off: there is nothing to train")
-        if self.period.train_reward and not self.recycle.recycles:
-            raise ValueError(
-                "period.train_reward is on but recycle.pointwise, recycle.pairwise and recycle.reflection are all "
-                "off: switch one on, or train_reward off"
-            )
-        self._check_objective()
-        if self.rollout.engine == "vllm-server" and not self.rollout.server.urls:
-            raise ValueError(
-                "rollout.engine = vllm-server needs rollout.server.urls: the addresses of running servers, as "
-                "http://host:8000"
-            )
-        return self
-
-    def _check_objective(self) -> None:
-        section = self.objective
-        if section.dual_clip is not None and section.loss == "cispo":
-            raise ValueError(
-                "objective.dual_clip has no part in objective.loss = cispo, whose ratio is bounded by "
-                "objective.ratio_cap: leave dual_clip out"
-            )
-        if section.dual_clip is not None and section.dual_clip <= 1.0 + section.eps_high:
-            raise ValueError(
-                f"objective.dual_clip = {section.dual_clip} must be above 1 + objective.eps_high = "
-                f"{1.0 + section.eps_high}: raise it, or leave it out"
-            )
-        if self.rollout.samples == 1 and section.advantage != "mean_only":
-            raise ValueError(
-                f"rollout.samples = 1 leaves no group to compare with (objective.advantage = {section.advantage}): "
-                "use at least 2 samples"
-            )
-
-    @property
-    def judge_quota(self) -> int:
-        """J, with its default of half the problems of a round."""
-        quota = self.recycle.judge_quota
-        return max(1, self.problems.per_round // 2) if quota is None else quota
-
-    @property
-    def reflection_quota(self) -> int:
-        """R, with its default of half the problems of a round."""
-        quota = self.recycle.reflection_quota
-        return max(1, self.problems.per_round // 2) if quota is None else quota
-
-    def to_yaml(self) -> str:
-        """The complete configuration as YAML; `load_config` reads it back equal."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+PRESETS = "presets"
 
 
 def preset_names() -> list[str]:
     """The presets that ship with the package."""
-    folder = resources.files("spark_kernel") / "presets"
+    folder = resources.files(__package__) / PRESETS
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
@@ -191,7 +105,7 @@ def _read_preset(name: str) -> dict[str, Any]:
             f'There is no preset or file "{name}"{hint}. Presets: {", ".join(preset_names())}; '
             "a configuration file ends in .yaml."
         )
-    text = (resources.files("spark_kernel") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (resources.files(__package__) / PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
     values = yaml.safe_load(text) or {}
     base = values.pop("base", None)
     return merge_settings(_read_source(base), values) if base else values

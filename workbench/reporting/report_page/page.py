@@ -26,8 +26,8 @@ from workbench.figures import (
     template,
     transitions_figure,
 )
-from workbench.report_page.files import writing
-from workbench.reports import (
+from workbench.reporting.report_page.files import writing
+from workbench.reporting.reports import (
     Row,
     evaluation_name,
     first_and_last,

@@ -6,31 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spark_kernel.errors import RunFolderError
-from spark_kernel.evaluate.cases import Candidate, candidates_of
+from spark_kernel.evaluate.cases import Candidate
+from spark_kernel.evaluate.frozen import frozen_candidates
 from spark_kernel.records import Group, Period, Problem, Rollout
-from spark_kernel.round_state import RoundState, Stage, TrainerState
 from spark_kernel.runs.bundles import RoundRecords
-from spark_kernel.runs.layout import EVALUATIONS, ROUNDS, list_numbers, numbered
-from spark_kernel.runs.storage import read_evaluation, read_round
+from spark_kernel.runs.layout import INHERITED, ROUNDS, numbered
+from spark_kernel.runs.storage import read_round
 from spark_kernel.runs.writer import RunWriter
-
-INHERITED = "inherited"
-"""Subfolder of a fork with the rounds and evaluations of its parent that it still needs."""
-
-
-def frozen_candidates(folders: Sequence[Path], round_number: int) -> tuple[Candidate, ...]:
-    """The answers of a run's first evaluation that may be judged: the pool that all judges after it share.
-
-    Args:
-        folders: the run's own and those of its ancestry, the oldest last.
-        round_number: the round after which is evaluated; in the first evaluation, which makes the pool, there is none.
-    """
-    for folder in reversed(folders):
-        evaluated = list_numbers(folder / EVALUATIONS)
-        if evaluated and (evaluated[0] < round_number or folder != folders[0]):
-            records = read_evaluation(folder / EVALUATIONS / numbered(evaluated[0]))
-            return candidates_of(records.groups["solve"])[0]
-    return ()
+from spark_kernel.training.state import RoundState, Stage, TrainerState
 
 
 class RunHistory:

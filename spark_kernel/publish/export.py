@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from spark_kernel.assembly import model_settings
-from spark_kernel.base_model import BaseModel
 from spark_kernel.config import RunConfig
 from spark_kernel.errors import InputError
 from spark_kernel.learner.checkpoint import STATE_FOLDER
-from spark_kernel.lifecycle import read_config
 from spark_kernel.models.load import load_model, no_progress_bars
+from spark_kernel.publish.base_model import BaseModel
 from spark_kernel.runs.checkpoints import CheckpointInfo, find_sound_checkpoint, read_manifest
+from spark_kernel.runs.configuration import read_config
 from spark_kernel.runs.finished_folder import check_target, finished_folder
 
 CARD = "README.md"
@@ -118,7 +117,7 @@ def _write_merged(source: ExportSource, folder: Path) -> None:
     """Full weights in the precision that the run held the base in; computed on the CPU."""
     from peft import PeftModel
 
-    loaded = load_model(replace(model_settings(source.config), device="cpu"))
+    loaded = load_model(source.config.model.model_copy(update={"device": "cpu"}))
     with no_progress_bars():
         adapted = PeftModel.from_pretrained(loaded.model, str(source.checkpoint.path), torch_device="cpu")
         adapted.merge_and_unload().save_pretrained(folder)

@@ -18,16 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from spark_kernel.assembly import Parts, roll_out_settings
 from spark_kernel.config import RunConfig
 from spark_kernel.errors import PhaseError, Stopped
 from spark_kernel.evaluate.held_out import HeldOutEvaluation
-from spark_kernel.evaluate.round_metrics import round_report
-from spark_kernel.events import Event, Listener, StopRequest
-from spark_kernel.interrupt import stops_on_signals
+from spark_kernel.evaluate.policy_evaluation import evaluate_policy
 from spark_kernel.learner.checkpoint import STATE_FOLDER, save_learner
-from spark_kernel.peak_memory import peak_memory
-from spark_kernel.policy_evaluation import evaluate_policy
 from spark_kernel.problems.images import adopt_images
 from spark_kernel.prompts.build import solve_task
 from spark_kernel.records import (
@@ -42,15 +37,19 @@ from spark_kernel.records import (
     UpdateStats,
 )
 from spark_kernel.recycle.recycle import re_evaluate, recycle
-from spark_kernel.recycle.settings import settings_from
 from spark_kernel.rollout.roll_out import fitting, roll_out
-from spark_kernel.round_state import Phase, RoundState, Stage, TrainerState, schedule
-from spark_kernel.run_history import RunHistory
 from spark_kernel.runs.bundles import PhaseRecords, RoundRecords
 from spark_kernel.runs.checkpoints import checkpoint_name
 from spark_kernel.runs.codec import dumps, to_json
 from spark_kernel.runs.layout import CHECKPOINTS
 from spark_kernel.runs.writer import RunWriter
+from spark_kernel.training.assembly import Parts
+from spark_kernel.training.events import Event, Listener, StopRequest
+from spark_kernel.training.interrupt import stops_on_signals
+from spark_kernel.training.journal import RunHistory
+from spark_kernel.training.peak_memory import peak_memory
+from spark_kernel.training.round_metrics import round_report
+from spark_kernel.training.state import Phase, RoundState, Stage, TrainerState, schedule
 from spark_kernel.verify.score_groups import score_groups
 
 TRAINER_STATE = "trainer.json"
@@ -89,8 +88,6 @@ class Trainer:
         self.pause = StopRequest()
         self.stopped = False
         self._stages = schedule(config.period)
-        self._recycling = settings_from(config)
-        self._sampling = roll_out_settings(config)
         self._phase_started = 0.0
         self._outcome: Literal["finished", "stopped", "failed"] = "stopped"
         self._quiet = False
@@ -126,7 +123,7 @@ class Trainer:
                 groups = roll_out(
                     self.parts.engine,
                     tasks,
-                    self._sampling,
+                    self.config.rollout,
                     seed=self.config.seed,
                     round=self.state.flight.round,
                     images_root=self.writer.path,
@@ -332,11 +329,11 @@ class Trainer:
     def _recycled_tasks(self) -> tuple[list[Task], tuple[Exclusion, ...]]:
         """The tasks that this reward period takes from the queue; what is too old leaves it."""
         flight = self.state.flight
-        queue, too_old = self.state.queue.drop_old(flight.round, self._recycling.max_age)
-        taken, self.state.queue = queue.take(self._recycling, flight.round)
+        queue, too_old = self.state.queue.drop_old(flight.round, self.config.recycle.max_age)
+        taken, self.state.queue = queue.take(self.config.recycle, self.config.quotas, flight.round)
         if not taken:
             flight.notes.append(
-                f"No reward period: {len(queue)} recycled tasks wait, {self._recycling.minimum} needed."
+                f"No reward period: {len(queue)} recycled tasks wait, {self.config.recycle.minimum} needed."
             )
         return list(taken), too_old
 
@@ -345,11 +342,16 @@ class Trainer:
             return Recycled()
         keyed: dict[str, Any] = {"seed": self.config.seed, "round": self.state.flight.round, "fits": self._fits}
         if period is Period.POLICY:
-            return recycle(groups, self._history.problems, self._recycling, **keyed)
+            return recycle(groups, self._history.problems, self.config.recycle, self.config.quotas, **keyed)
         if not self.config.recycle.re_evaluation:
             return Recycled()
         return re_evaluate(
-            groups, self._history.problems, self._history.sources_for(self.state.flight), self._recycling, **keyed
+            groups,
+            self._history.problems,
+            self._history.sources_for(self.state.flight),
+            self.config.recycle,
+            self.config.quotas,
+            **keyed,
         )
 
     def _updated(self, stage: Stage, groups: Sequence[Group]) -> tuple[UpdateStats, tuple[Exclusion, ...]]:
@@ -376,7 +378,7 @@ class Trainer:
         return fitting(
             self.parts.engine,
             tasks,
-            self._sampling,
+            self.config.rollout,
             context_length=self.parts.policy.loaded.context_length,
             images_root=self.writer.path,
         )

@@ -11,11 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from spark_kernel.events import Event
 from spark_kernel.records import Kind, RoundReport
 from spark_kernel.runs.codec import from_json
+from spark_kernel.training.events import Event
 from workbench.console import make_console
-from workbench.metrics import judge_accuracy, kind_accuracy
+from workbench.reporting.metrics import judge_accuracy, kind_accuracy
 
 
 class Terminal:

@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spark_kernel.assembly import assemble_for_evaluation
 from spark_kernel.config import RunConfig, load_config, merge_settings, validate_config
 from spark_kernel.errors import InputError, StopCheck
 from spark_kernel.evaluate.cases import Candidate
+from spark_kernel.evaluate.frozen import frozen_candidates
 from spark_kernel.evaluate.held_out import HeldOutEvaluation
-from spark_kernel.lifecycle import read_config
+from spark_kernel.evaluate.parts import assemble_for_evaluation
+from spark_kernel.evaluate.policy_evaluation import evaluate_policy
 from spark_kernel.models.load import resolve_model
-from spark_kernel.policy_evaluation import evaluate_policy
-from spark_kernel.run_history import INHERITED, frozen_candidates
 from spark_kernel.runs.bundles import EvaluationRecords, ParentRun
 from spark_kernel.runs.checkpoints import find_sound_checkpoint, list_checkpoints
+from spark_kernel.runs.configuration import read_config
 from spark_kernel.runs.environment import describe_environment
 from spark_kernel.runs.finished_folder import finished_folder
-from spark_kernel.runs.layout import IMAGES, first_round, read_run_info
+from spark_kernel.runs.layout import IMAGES, INHERITED, first_round, read_run_info
 from spark_kernel.runs.writer import RunWriter
 
 

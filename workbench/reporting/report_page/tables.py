@@ -15,7 +15,7 @@ from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.runs.codec import encode_plain
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.schemas import EVALUATION_TABLES, REPORT_SCHEMAS, ROUND_TABLES, SCHEMAS
-from workbench.report_page.files import writing
+from workbench.reporting.report_page.files import writing
 
 FORMATS = ("csv", "parquet")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

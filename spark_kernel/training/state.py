@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from spark_kernel.config_sections import PeriodSection
+from spark_kernel.config.sections import PeriodSection
 from spark_kernel.records import Exclusion, Group, Period, Problem, Recycled, Task, UpdateStats
 from spark_kernel.recycle.queue import TaskQueue
 from spark_kernel.runs.codec import from_json, to_json

@@ -1,0 +1,100 @@
+"""The one schema of a run: preset, YAML file, command line, Python and notebook form all become a `RunConfig`.
+
+Its sections are in `sections`; learner, objective, engine and recycling take them as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import yaml
+from pydantic import Field, model_validator
+
+from spark_kernel.config.sections import (
+    CheckpointSection,
+    EvaluationSection,
+    LearnerSection,
+    ModelSection,
+    ObjectiveSection,
+    PeriodSection,
+    ProblemsSection,
+    RecycleSection,
+    RolloutSection,
+    Section,
+    VerifySection,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """How many recycled tasks a reward period takes: `judge` is J, `reflection` is R."""
+
+    judge: int
+    reflection: int
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of every random draw."""
+    rounds: int = Field(10, ge=1)
+    """Rounds to train; also the horizon of the learning-rate schedule."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads for torch; none: as torch decides. Stored with the run, because results depend on it."""
+    model: ModelSection = ModelSection()
+    problems: ProblemsSection = ProblemsSection()
+    rollout: RolloutSection = RolloutSection()
+    verify: VerifySection = VerifySection()
+    recycle: RecycleSection = RecycleSection()
+    period: PeriodSection = PeriodSection()
+    objective: ObjectiveSection = ObjectiveSection()
+    learner: LearnerSection = LearnerSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if not (self.period.train_policy or self.period.train_reward):
+            raise ValueError("period.train_policy and period.train_reward are both off: there is nothing to train")
+        if self.period.train_reward and not self.recycle.recycles:
+            raise ValueError(
+                "period.train_reward is on but recycle.pointwise, recycle.pairwise and recycle.reflection are all "
+                "off: switch one on, or train_reward off"
+            )
+        self._check_objective()
+        if self.rollout.engine == "vllm-server" and not self.rollout.server.urls:
+            raise ValueError(
+                "rollout.engine = vllm-server needs rollout.server.urls: the addresses of running servers, as "
+                "http://host:8000"
+            )
+        return self
+
+    def _check_objective(self) -> None:
+        section = self.objective
+        if section.dual_clip is not None and section.loss == "cispo":
+            raise ValueError(
+                "objective.dual_clip has no part in objective.loss = cispo, whose ratio is bounded by "
+                "objective.ratio_cap: leave dual_clip out"
+            )
+        if section.dual_clip is not None and section.dual_clip <= 1.0 + section.eps_high:
+            raise ValueError(
+                f"objective.dual_clip = {section.dual_clip} must be above 1 + objective.eps_high = "
+                f"{1.0 + section.eps_high}: raise it, or leave it out"
+            )
+        if self.rollout.samples == 1 and section.advantage != "mean_only":
+            raise ValueError(
+                f"rollout.samples = 1 leaves no group to compare with (objective.advantage = {section.advantage}): "
+                "use at least 2 samples"
+            )
+
+    @property
+    def quotas(self) -> Quotas:
+        """J and R, each by default half the problems of a round."""
+        half = max(1, self.problems.per_round // 2)
+        judge, reflection = self.recycle.judge_quota, self.recycle.reflection_quota
+        return Quotas(half if judge is None else judge, half if reflection is None else reflection)
+
+    def to_yaml(self) -> str:
+        """The complete configuration as YAML; `load_config` reads it back equal."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,75 @@
+"""What an evaluation needs besides the problems' texts: policy, engine, verifiers; loaded alone, or a trainer's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from spark_kernel.config import RunConfig
+from spark_kernel.errors import RunFolderError
+from spark_kernel.learner.checkpoint import load_policy_state
+from spark_kernel.models import memory
+from spark_kernel.models.policy import Policy, load_policy
+from spark_kernel.models.preflight import check_sampling_memory
+from spark_kernel.problems.checked_stream import make_stream
+from spark_kernel.problems.stream import ProblemStream
+from spark_kernel.rollout.engine import RolloutEngine
+from spark_kernel.rollout.make_engine import check_engine, make_engine
+from spark_kernel.rollout.memory_use import memory_demand, with_decode_rows
+from spark_kernel.rollout.remarks import Remarks
+from spark_kernel.verify.pool import VerifierPool
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationParts:
+    """Everything that an evaluation needs; `config` with what was planned from memory filled in."""
+
+    policy: Policy
+    engine: RolloutEngine
+    stream: ProblemStream
+    pool: VerifierPool
+    config: RunConfig
+    remarks: Remarks = field(default_factory=Remarks)
+
+    def close(self) -> None:
+        """Release worker processes and engine; calling it twice is fine."""
+        self.pool.close()
+        self.engine.close()
+
+
+def assemble_for_evaluation(config: RunConfig, checkpoint: Path | None = None) -> EvaluationParts:
+    """Load what only samples and scores: no optimizer, no frozen copy, no bound on the number of problems to train on.
+
+    Args:
+        checkpoint: a checkpoint of this configuration's run, whose weights replace the initial model's.
+
+    Raises:
+        InputError: anything about the configuration, problems or model that cannot work.
+        RunFolderError: the checkpoint cannot be read, as when its run has deleted it.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    config = config.model_copy(update={"threads": config.threads or torch.get_num_threads()})
+    check_engine(config)
+    verify = config.verify
+    pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
+    try:
+        one = config.problems.model_copy(update={"per_round": 1})
+        stream = make_stream(config if checkpoint else config.model_copy(update={"problems": one}), pool)
+        check_sampling_memory(config.model, memory_demand(config))
+        policy = load_policy(config.model, seed=config.seed)
+        if checkpoint is not None:
+            try:
+                load_policy_state(policy, checkpoint)
+            except (OSError, SafetensorError) as error:
+                raise RunFolderError(f"The checkpoint {checkpoint} cannot be read: {error}.") from error
+        if config.rollout.batch_size is None:
+            config = with_decode_rows(config, policy, memory.shape_of(policy.network, autocast=policy.loaded.autocast))
+        remarks = Remarks()
+        return EvaluationParts(policy, make_engine(config, policy, remarks), stream, pool, config, remarks)
+    except BaseException:
+        pool.close()
+        raise
