@@ -17,11 +17,9 @@ from typing import Any
 import torch
 
 from benchmarks.shapes import NEVER, Scale, make_groups, output_lengths
-from spark_kernel.config.sections import LoraSection, ModelSection
-from spark_kernel.learner.learner import Learner
-from spark_kernel.learner.settings import LearnerSettings
+from spark_kernel.config.sections import LearnerSection, LoraSection, ModelSection, ObjectiveSection
+from spark_kernel.learner.torch_learner import TorchLearner
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message, Period
 from spark_kernel.rollout.engine import Sampling
@@ -79,8 +77,10 @@ def _sampling(policy: Policy) -> Callable[[], Any]:
 
 
 def _update(policy: Policy) -> Callable[[], Any]:
-    settings = LearnerSettings(learning_rate=1e-6, horizon_steps=1000, minibatch_sequences=None)
-    learner = Learner(policy, ObjectiveSettings(), settings, images_root=Path())
+    settings = LearnerSection(learning_rate=1e-6, minibatch_sequences=None)
+    learner = TorchLearner(
+        policy, ObjectiveSection(importance_correction="off"), settings, horizon_steps=1000, images_root=Path()
+    )
     groups = make_groups(TRAINED, TRAINED_PROMPT, output_lengths(TRAINED, TRAINED_OUTPUT, ragged=False))
     return lambda: learner.update(groups, period=Period.POLICY, round=1)
 

@@ -28,11 +28,9 @@ from benchmarks.shapes import (
     parameter_count,
     prompt_texts,
 )
-from spark_kernel.config.sections import ModelSection
-from spark_kernel.learner.learner import Learner
-from spark_kernel.learner.settings import LearnerSettings
+from spark_kernel.config.sections import LearnerSection, ModelSection, ObjectiveSection
+from spark_kernel.learner.torch_learner import TorchLearner
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.records import Group, Parse, Period, Problem, Score
 from spark_kernel.rollout.engine import Sampling
 from spark_kernel.rollout.transformers_engine import TransformersEngine
@@ -68,9 +66,11 @@ class Bench:
         policy.encoder.eos_ids = NEVER
         return policy
 
-    def learner(self, policy: Policy) -> Learner:
-        settings = LearnerSettings(learning_rate=1e-6, horizon_steps=1000, minibatch_sequences=None)
-        return Learner(policy, ObjectiveSettings(), settings, images_root=Path())
+    def learner(self, policy: Policy) -> TorchLearner:
+        settings = LearnerSection(learning_rate=1e-6, minibatch_sequences=None)
+        return TorchLearner(
+            policy, ObjectiveSection(importance_correction="off"), settings, horizon_steps=1000, images_root=Path()
+        )
 
 
 def update_rows(bench: Bench) -> list[Row]:

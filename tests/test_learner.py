@@ -11,19 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from spark_kernel.config.sections import LoraSection, ModelSection
+from spark_kernel.config.sections import LearnerSection, LoraSection, ModelSection, ObjectiveSection
 from spark_kernel.errors import NonFiniteError, StaleEngineError, Stopped
-from spark_kernel.learner.checkpoint import load_learner, save_learner
-from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.schedule import learning_rate
-from spark_kernel.learner.settings import LearnerSettings
+from spark_kernel.learner.torch_learner import TorchLearner
 from spark_kernel.models.policy import Policy, load_policy
-from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.records import ExclusionReason, Group, Kind, Period
+from tests.helpers.objective_reference import objective_of
 from tests.helpers.records import make_group
 from tests.helpers.tiny_models import save_tiny_llama
 
-SETTINGS = LearnerSettings(learning_rate=1e-2, horizon_steps=10, minibatch_sequences=None)
+SETTINGS = LearnerSection(learning_rate=1e-2, minibatch_sequences=None)
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +33,12 @@ LORA = LoraSection(enabled=True, rank=4)
 
 
 def make_learner(
-    folder: Path, objective: ObjectiveSettings | None = None, lora: LoraSection = LoraSection(), **settings: Any
-) -> Learner:
+    folder: Path, objective: ObjectiveSection | None = None, lora: LoraSection = LoraSection(), **settings: Any
+) -> TorchLearner:
     policy = load_policy(ModelSection(path=str(folder), lora=lora))
-    return Learner(policy, objective or ObjectiveSettings(), replace(SETTINGS, **settings), images_root=Path())
+    return TorchLearner(
+        policy, objective or objective_of(), SETTINGS.model_copy(update=settings), horizon_steps=10, images_root=Path()
+    )
 
 
 def some_groups() -> list[Group]:
@@ -51,18 +51,18 @@ def some_groups() -> list[Group]:
 
 
 def plain_gradient(
-    policy: Policy, groups: list[Group], objective: ObjectiveSettings, reference: Any = None
+    policy: Policy, groups: list[Group], objective: ObjectiveSection, reference: Any = None
 ) -> dict[str, torch.Tensor]:
     """The objective written out: one sequence at a time, whole logits, one sum; ratio 1 (a single step)."""
     network = policy.network
     network.zero_grad()
     counts: dict[str, int] = {}
     for group in groups:
-        name = "all" if objective.pooled_kinds else group.task.kind
+        name = "all" if objective.kinds == "pooled" else group.task.kind
         counts[name] = counts.get(name, 0) + sum(len(r.token_ids) for r in group.rollouts)
     total = torch.zeros(())
     for group in groups:
-        divisor = counts["all" if objective.pooled_kinds else group.task.kind]
+        divisor = counts["all" if objective.kinds == "pooled" else group.task.kind]
         prefix = policy.encoder.text_ids(policy.encoder.chat_text(group.task.messages))
         for rollout in group.rollouts:
             ids = torch.tensor([[*prefix, *rollout.token_ids]])
@@ -82,7 +82,7 @@ def plain_gradient(
     return gradients
 
 
-def captured_gradient(learner: Learner, groups: list[Group]) -> dict[str, torch.Tensor]:
+def captured_gradient(learner: TorchLearner, groups: list[Group]) -> dict[str, torch.Tensor]:
     """The gradient that the learner's single optimizer step sees."""
     seen: dict[str, torch.Tensor] = {}
     original = learner.optimizer.step
@@ -105,7 +105,7 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
 @pytest.mark.parametrize("shared_prefix", [True, False])
 @pytest.mark.parametrize("pooled", [True, False])
 def test_gradient_equals_the_objective_written_out(model_folder: Path, shared_prefix: bool, pooled: bool) -> None:
-    objective = ObjectiveSettings(pooled_kinds=pooled)
+    objective = objective_of(kinds="pooled" if pooled else "own")
     learner = make_learner(model_folder, objective, shared_prefix=shared_prefix, max_grad_norm=1e9)
     expected = plain_gradient(learner.policy, some_groups(), objective)
     assert largest_difference(expected, captured_gradient(learner, some_groups())) < 1e-5
@@ -119,8 +119,8 @@ def test_shared_prefix_isolates_outputs_of_a_group(model_folder: Path) -> None:
     swapped = first.with_rollouts(
         (first.rollouts[0], first.rollouts[1], replace(first.rollouts[2], token_ids=(12, 13, 14, 15)))
     )
-    same = plain_gradient(learner.policy, groups, ObjectiveSettings())
-    other = plain_gradient(learner.policy, [swapped, *groups[1:]], ObjectiveSettings())
+    same = plain_gradient(learner.policy, groups, objective_of())
+    other = plain_gradient(learner.policy, [swapped, *groups[1:]], objective_of())
     captured = captured_gradient(learner, groups)
     assert largest_difference(same, captured) < 1e-5 < 1e-3 < largest_difference(other, captured)
 
@@ -134,7 +134,7 @@ def test_gradient_does_not_depend_on_the_cut_into_micro_batches(model_folder: Pa
 
 @pytest.mark.parametrize("lora", [LoraSection(), LORA], ids=["a frozen copy", "the adapter off"])
 def test_kl_pulls_towards_the_initial_policy(model_folder: Path, lora: LoraSection) -> None:
-    objective = ObjectiveSettings(beta=0.5)
+    objective = objective_of(beta=0.5)
     learner = make_learner(model_folder, objective, lora, max_grad_norm=1e9)
     reference = copy.deepcopy(learner.policy.network)
     learner.update(some_groups(), period=Period.POLICY, round=1)
@@ -173,7 +173,7 @@ def test_masked_rollouts_leave_loss_and_normaliser_with_a_reason(model_folder: P
         "crash#0": ExclusionReason.VERIFIER_CRASH,
     }
     assert (stats.sequences, stats.loss_tokens) == (4, 8)
-    faithful = ObjectiveSettings(mask_truncated=False, mask_zero_variance=False)
+    faithful = objective_of(mask_truncated=False, mask_zero_variance=False)
     stats, exclusions = make_learner(model_folder, faithful).update(groups, period=Period.POLICY, round=3)
     assert (stats.sequences, len(exclusions)) == (7, 1)
 
@@ -213,9 +213,9 @@ def test_stop_save_load_and_go_on_bit_for_bit(
 
     with pytest.raises(Stopped):
         stopped.update(groups, period=Period.POLICY, round=1, check_stop=check)
-    save_learner(stopped, tmp_path)
+    stopped.save(tmp_path)
     resumed = make_learner(model_folder, lora=lora, **keywords)
-    load_learner(resumed, tmp_path)
+    resumed.load(tmp_path)
     stats, _ = resumed.update(groups, period=Period.POLICY, round=1)
     assert stats.optimizer_steps == 3
     assert resumed.policy.version == straight.policy.version == 1
@@ -258,8 +258,8 @@ def test_a_group_that_is_learnt_gets_likelier(model_folder: Path) -> None:
 
 def test_learning_rate_warms_up_falls_and_never_rises_again() -> None:
     for schedule in ("cosine", "linear"):
-        settings = replace(SETTINGS, schedule=schedule, horizon_steps=100, warmup_share=0.1, learning_rate=1.0)
-        rates = [learning_rate(step, settings) for step in range(300)]
+        settings = LearnerSection(schedule=schedule, warmup_share=0.1, learning_rate=1.0)
+        rates = [learning_rate(step, settings, 100) for step in range(300)]
         assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
         assert all(later <= earlier for earlier, later in itertools.pairwise(rates[9:]))
         assert rates[100] == rates[299] == pytest.approx(0.1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,23 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_kernel.config.sections import LoraSection, ModelSection
+from spark_kernel.config.sections import LearnerSection, LoraSection, ModelSection
 from spark_kernel.errors import InputError, NonFiniteError, Stopped
 from spark_kernel.learner import optimizers
-from spark_kernel.learner.checkpoint import load_learner, save_learner
-from spark_kernel.learner.learner import Learner
-from spark_kernel.learner.settings import LearnerSettings
+from spark_kernel.learner.torch_learner import TorchLearner
 from spark_kernel.models import memory
 from spark_kernel.models.memory import ModelShape
 from spark_kernel.models.policy import load_policy
-from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.records import Period
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.training import assembly
 from spark_kernel.training.lifecycle import fork_run, resume_run, start_run
+from tests.helpers.objective_reference import objective_of
 from tests.helpers.runs import tiny_config
 from tests.helpers.tiny_models import save_tiny_llama
 from tests.test_learner import captured_gradient, largest_difference, make_learner, some_groups
 
-SETTINGS = LearnerSettings(learning_rate=1e-2, horizon_steps=10, minibatch_sequences=3)
+SETTINGS = LearnerSection(learning_rate=1e-2, minibatch_sequences=3)
 SHAPES = st.builds(
     ModelShape,
     layers=st.integers(1, 80),
@@ -127,10 +124,10 @@ def test_the_plan_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.Monk
         assert trainer.config.learner.micro_batch_tokens == memory.LEAST_TOKENS
 
 
-def make_8bit(folder: Path) -> Learner:
+def make_8bit(folder: Path) -> TorchLearner:
     policy = load_policy(ModelSection(path=str(folder)))
-    settings = replace(SETTINGS, optimizer="adamw_8bit")
-    return Learner(policy, ObjectiveSettings(), settings, images_root=Path())
+    settings = SETTINGS.model_copy(update={"optimizer": "adamw_8bit"})
+    return TorchLearner(policy, objective_of(), settings, horizon_steps=10, images_root=Path())
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +153,9 @@ def test_8_bit_moments_are_8_bits_and_survive_a_checkpoint_in_mid_update(wide_fo
     with pytest.raises(Stopped):
         stopped.update(some_groups(), period=Period.POLICY, round=1, check_stop=check)
     assert stopped.steps_taken > 0
-    save_learner(stopped, tmp_path)
+    stopped.save(tmp_path)
     resumed = make_8bit(wide_folder)
-    load_learner(resumed, tmp_path)
+    resumed.load(tmp_path)
     resumed.update(some_groups(), period=Period.POLICY, round=1)
     assert resumed.steps_taken == straight.steps_taken == 3
     for (name, a), (_, b) in zip(straight.policy.trainable, resumed.policy.trainable, strict=True):
@@ -176,7 +173,7 @@ def test_8_bits_without_bitsandbytes_is_a_sentence_before_a_model_is_loaded(
     with pytest.raises(InputError, match=r"needs bitsandbytes, which is not installed: pip install"):
         assembly.assemble(config, images_root=tmp_path)
     with pytest.raises(InputError, match=r"learner\.optimizer = 'sgd' is unknown: adamw, adamw_8bit"):
-        optimizers.make_optimizer([], replace(SETTINGS, optimizer="sgd"), torch.device("cpu"))
+        optimizers.make_optimizer([], SETTINGS.model_copy(update={"optimizer": "sgd"}), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
@@ -184,8 +181,8 @@ def test_8_bits_without_bitsandbytes_is_a_sentence_before_a_model_is_loaded(
 def test_a_bad_gradient_stops_the_step_and_changes_nothing(model_folder: Path, optimizer: str, bad: float) -> None:
     """A finite loss whose gradient is not; after a good step, so that the optimizer has state to lose."""
     policy = load_policy(ModelSection(path=str(model_folder)))
-    settings = replace(SETTINGS, optimizer=optimizer, minibatch_sequences=None)
-    learner = Learner(policy, ObjectiveSettings(), settings, images_root=Path())
+    settings = SETTINGS.model_copy(update={"optimizer": optimizer, "minibatch_sequences": None})
+    learner = TorchLearner(policy, objective_of(), settings, horizon_steps=10, images_root=Path())
     learner.update(some_groups(), period=Period.POLICY, round=1)
 
     def contents() -> list[Any]:
@@ -216,7 +213,7 @@ def test_checkpointed_gradients_are_the_same_and_the_report_says_how(model_folde
     plain = make_learner(model_folder, lora=lora, max_grad_norm=1e9)
     policy = load_policy(ModelSection(path=str(model_folder), lora=lora))
     policy.checkpoint_gradients()
-    saving = Learner(policy, ObjectiveSettings(), replace(plain.settings), images_root=Path())
+    saving = TorchLearner(policy, objective_of(), plain.settings, horizon_steps=10, images_root=Path())
     seen: dict[str, Any] = {}
     expected = captured_gradient(plain, some_groups())
     original = saving.update
@@ -235,8 +232,8 @@ def test_bfloat16_weights_train_near_float32_ones(model_folder: Path) -> None:
     gradients = []
     for dtype in ("float32", "bfloat16"):
         policy = load_policy(ModelSection(path=str(model_folder), dtype=dtype))
-        settings = replace(SETTINGS, minibatch_sequences=None, max_grad_norm=1e9)
-        learner = Learner(policy, ObjectiveSettings(), settings, images_root=Path())
+        settings = SETTINGS.model_copy(update={"minibatch_sequences": None, "max_grad_norm": 1e9})
+        learner = TorchLearner(policy, objective_of(), settings, horizon_steps=10, images_root=Path())
         assert policy.trainable[0][1].dtype == getattr(torch, dtype)
         found = captured_gradient(learner, some_groups())
         gradients.append(torch.cat([g.float().flatten() for g in found.values()]))

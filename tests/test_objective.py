@@ -10,6 +10,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from spark_kernel.config.sections import ObjectiveSection
 from spark_kernel.objective.advantages import advantages, has_zero_variance
 from spark_kernel.objective.importance import importance_weights
 from spark_kernel.objective.losses import (
@@ -21,9 +22,9 @@ from spark_kernel.objective.losses import (
     token_weights,
     truncated_reinforce,
 )
+from spark_kernel.objective.named_losses import LOSSES
 from spark_kernel.objective.policy_loss import LossInputs, policy_loss
-from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
-from tests.helpers.objective_reference import written_out
+from tests.helpers.objective_reference import CONSTANT_LENGTH, objective_of, written_out
 
 REWARDS = st.lists(st.one_of(st.none(), st.floats(0, 1, width=32)), min_size=1, max_size=9)
 
@@ -94,14 +95,11 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
         token_weights(torch.ones(1), aggregation="mean", constant_length=1, dtype=torch.float64)
     inputs = LossInputs(*(torch.zeros(1) for _ in range(3)), None, torch.ones(1), torch.tensor([1]), torch.ones(1))
     for bad, message in (
-        (ObjectiveSettings(surrogate="ppo"), "clip, cispo"),
-        (ObjectiveSettings(ratio_level="word"), "token, sequence"),
-        (ObjectiveSettings(importance_correction="drop"), "truncate, mask"),
-        (ObjectiveSettings(importance_correction="mask", importance_level="word"), "token, sequence"),
-        (ObjectiveSettings(beta=0.1), "reference"),
+        (ObjectiveSection(), "auto is to be decided"),
+        (objective_of(beta=0.1), "reference"),
     ):
         with pytest.raises(ValueError, match=message):
-            policy_loss(inputs, bad)
+            policy_loss(inputs, bad, constant_length=1)
 
 
 @given(
@@ -196,11 +194,8 @@ def test_any_cut_into_micro_batches_gives_the_same_value_and_gradient(
     )
     advantages_S = torch.randn(len(rows), generator=generator, dtype=torch.float64)
     named = LOSSES[name]
-    chosen = ObjectiveSettings(
-        surrogate=named.surrogate,
-        ratio_level=named.ratio_level,
-        aggregation=named.aggregation,
-        constant_length=7,
+    chosen = objective_of(
+        loss=name,
         ratio_cap=1.2,
         beta=0.1,
         importance_correction="truncate" if corrected else "off",
@@ -231,6 +226,7 @@ def test_any_cut_into_micro_batches_gives_the_same_value_and_gradient(
                 scales_S=torch.tensor([scales[i] for i in members], dtype=torch.float64),
             ),
             chosen,
+            constant_length=CONSTANT_LENGTH,
         )
         part.total.backward()
         value += float(part.total.detach())
@@ -257,7 +253,7 @@ def test_a_normaliser_per_micro_batch_would_be_noticed() -> None:
                 lengths_S=torch.tensor([count]),
                 scales_S=torch.tensor([1.0 / divisor], dtype=torch.float64),
             )
-            total = total + policy_loss(inputs, ObjectiveSettings()).total
+            total = total + policy_loss(inputs, objective_of(), constant_length=1).total
         gradients.append(torch.autograd.grad(total, logprobs)[0])
     assert not torch.allclose(gradients[0], gradients[1])
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from spark_kernel.config import load_config
-from spark_kernel.config.sections import ObjectiveSection
+from spark_kernel.config.sections import ModelSection, ObjectiveSection
 from spark_kernel.errors import InputError
+from spark_kernel.models.policy import load_policy
 from spark_kernel.objective.advantages import advantages
-from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
-from spark_kernel.training.assembly import objective_settings
+from spark_kernel.objective.named_losses import LOSSES, aggregation_of
+from spark_kernel.training.assembly import make_learner
+from tests.helpers.tiny_models import save_tiny_llama
 
 
 @pytest.mark.parametrize(
@@ -67,29 +70,18 @@ def test_the_names_of_the_schema_are_those_that_are_built() -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_by_name_sets_surrogate_ratio_and_aggregation(name: str) -> None:
-    config = load_config("quickstart", objective__loss=name, rollout__max_new_tokens=77)
-    built = objective_settings(config)
-    assert (built.surrogate, built.ratio_level, built.aggregation) == (
-        LOSSES[name].surrogate,
-        LOSSES[name].ratio_level,
-        LOSSES[name].aggregation,
-    )
-    assert built.constant_length == 77
-    other = load_config("quickstart", objective__loss=name, objective__aggregation="constant_length")
-    assert objective_settings(other).aggregation == "constant_length"
+def test_a_loss_by_name_averages_in_its_own_way_unless_told_otherwise(name: str) -> None:
+    assert aggregation_of(ObjectiveSection(loss=name)) == LOSSES[name].aggregation
+    assert aggregation_of(ObjectiveSection(loss=name, aggregation="constant_length")) == "constant_length"
 
 
-def test_automatic_importance_correction_follows_the_engine() -> None:
-    for engine, expected in (("transformers", "off"), ("vllm", "truncate")):
-        built = objective_settings(load_config("quickstart", rollout__engine=engine))
-        assert (built.importance_correction, built.importance_level) == (expected, "token")
-    chosen = load_config("quickstart", rollout__engine="vllm", objective__importance_correction="off")
-    assert objective_settings(chosen).importance_correction == "off"
-
-
-def test_defaults_of_the_schema_and_of_the_plain_settings_agree() -> None:
-    section, plain = ObjectiveSection(), ObjectiveSettings()
-    for name in ObjectiveSettings.__dataclass_fields__:
-        if name in ObjectiveSection.model_fields and name not in ("aggregation", "importance_correction"):
-            assert getattr(section, name) == getattr(plain, name), name
+def test_automatic_importance_correction_follows_the_engine(tmp_path: Path) -> None:
+    policy = load_policy(ModelSection(path=str(save_tiny_llama(tmp_path))))
+    for overrides, expected in (
+        ({}, "off"),
+        ({"rollout__engine": "vllm"}, "truncate"),
+        ({"rollout__engine": "vllm", "objective__importance_correction": "off"}, "off"),
+    ):
+        config = load_config("quickstart", rollout__max_new_tokens=77, **overrides)
+        learner = make_learner(config, policy, tmp_path)
+        assert (learner.objective.importance_correction, learner.constant_length) == (expected, 77)

@@ -13,11 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spark_kernel.config.sections import ModelSection
-from spark_kernel.learner.learner import Learner
+from spark_kernel.config.sections import LearnerSection, ModelSection, ObjectiveSection
 from spark_kernel.learner.progress import Totals
 from spark_kernel.learner.selection import TrainingGroup, micro_batches, select
-from spark_kernel.learner.settings import LearnerSettings
 from spark_kernel.learner.step_loss import (
     add_loss,
     add_mismatch,
@@ -26,10 +24,11 @@ from spark_kernel.learner.step_loss import (
     sampler_logprobs,
     step_scales,
 )
+from spark_kernel.learner.torch_learner import TorchLearner
 from spark_kernel.models.policy import load_policy
-from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
+from spark_kernel.objective.named_losses import LOSSES, aggregation_of
 from spark_kernel.records import Group, Kind, Period, UpdateStats
-from tests.helpers.objective_reference import written_out
+from tests.helpers.objective_reference import CONSTANT_LENGTH, objective_of, written_out
 from tests.helpers.records import make_group
 from tests.helpers.tiny_models import save_tiny_llama
 
@@ -39,13 +38,10 @@ GROUPS = st.lists(st.tuples(st.sampled_from(list(Kind)), st.integers(1, 9), ROLL
 
 
 @st.composite
-def objectives(draw: st.DrawFn) -> ObjectiveSettings:
-    named = LOSSES[draw(st.sampled_from(sorted(LOSSES)))]
-    return ObjectiveSettings(
-        surrogate=named.surrogate,
-        ratio_level=named.ratio_level,
-        aggregation=named.aggregation,
-        constant_length=7,
+def objectives(draw: st.DrawFn) -> ObjectiveSection:
+    name = draw(st.sampled_from(sorted(LOSSES)))
+    return objective_of(
+        loss=name,
         eps_low=0.1,
         eps_high=0.15,
         ratio_cap=1.2,
@@ -53,7 +49,7 @@ def objectives(draw: st.DrawFn) -> ObjectiveSettings:
         importance_correction=draw(st.sampled_from(["off", "truncate", "mask"])),
         importance_level=draw(st.sampled_from(["token", "sequence"])),
         importance_cap=1.3,
-        pooled_kinds=draw(st.booleans()),
+        kinds=draw(st.sampled_from(["own", "pooled"])),
         kind_weights=draw(st.sampled_from([{}, {"pointwise": 0.5, "reflection": 2.0}])),
         negative_advantage_scale=draw(st.sampled_from([1.0, 0.5])),
         mask_truncated=draw(st.booleans()),
@@ -108,7 +104,7 @@ def ids_of(groups: list[TrainingGroup]) -> list[str]:
 
 
 def in_micro_batches(
-    step: Step, chosen: ObjectiveSettings, budget: int, shared_prefix: bool, *, scale_per_batch: bool = False
+    step: Step, chosen: ObjectiveSection, budget: int, shared_prefix: bool, *, scale_per_batch: bool = False
 ) -> tuple[float, dict[str, Tensor]]:
     """Value and gradient by rollout as the learner gets them: select, normalise, cut, one backward pass per piece."""
     selected, _ = select(step.groups, chosen, round=1, images_root=Path())
@@ -126,6 +122,7 @@ def in_micro_batches(
             step.take("reference", ids) if chosen.beta else None,
             step_scales(batch, chosen) if scale_per_batch else scales,
             chosen,
+            constant_length=CONSTANT_LENGTH,
         )
         assert loss.total.dtype == torch.float64
         loss.total.backward()
@@ -133,7 +130,7 @@ def in_micro_batches(
     return value, {i: leaf.grad for i, leaf in leaves.items() if leaf.grad is not None}
 
 
-def by_definition(step: Step, chosen: ObjectiveSettings) -> tuple[float, dict[str, Tensor]]:
+def by_definition(step: Step, chosen: ObjectiveSection) -> tuple[float, dict[str, Tensor]]:
     """The same for the whole step at once, from the specification, without any code of the learner."""
     rows: list[tuple[str, str, float]] = []
     for group in step.groups:
@@ -144,13 +141,13 @@ def by_definition(step: Step, chosen: ObjectiveSettings) -> tuple[float, dict[st
                 continue
             a = 0.0 if flat else (reward - statistics.fmean(present)) / (statistics.stdev(present) + 1e-4)
             rows.append((rollout.id, group.task.kind, a * chosen.negative_advantage_scale if a < 0 else a))
-    by_token = chosen.aggregation == "token_mean"
+    by_token = aggregation_of(chosen) == "token_mean"
     counts: dict[str, int] = {}
     for identity, kind, _ in rows:
-        name = "all" if chosen.pooled_kinds else kind
+        name = "all" if chosen.kinds == "pooled" else kind
         counts[name] = counts.get(name, 0) + (len(step.logprobs["new"][identity]) if by_token else 1)
     scales = [
-        chosen.kind_weights.get(kind, 1.0) / counts["all" if chosen.pooled_kinds else kind] for _, kind, _ in rows
+        chosen.kind_weights.get(kind, 1.0) / counts["all" if chosen.kinds == "pooled" else kind] for _, kind, _ in rows
     ]
     ids = [identity for identity, _, _ in rows]
     lengths = [len(step.logprobs["new"][i]) for i in ids]
@@ -167,7 +164,7 @@ def by_definition(step: Step, chosen: ObjectiveSettings) -> tuple[float, dict[st
 @given(GROUPS, objectives(), st.integers(1, 60), st.booleans(), st.integers(0, 2**16))
 def test_any_cut_equals_the_whole_step_written_out(
     shapes: list[tuple[Kind, int, list[tuple[int, float | None, bool]]]],
-    chosen: ObjectiveSettings,
+    chosen: ObjectiveSection,
     budget: int,
     shared_prefix: bool,
     seed: int,
@@ -187,9 +184,8 @@ def test_a_normaliser_of_the_micro_batch_instead_of_the_step_would_be_noticed() 
     ragged = [(6, 1.0, False), (1, 0.0, False), (2, 0.25, False)]
     step = draw_step([(Kind.SOLVE, 3, ragged), (Kind.SOLVE, 5, ragged[::-1])], seed=1)
     for name in sorted(LOSSES):
-        named = LOSSES[name]
-        chosen = ObjectiveSettings(
-            surrogate=named.surrogate, ratio_level=named.ratio_level, aggregation=named.aggregation
+        chosen = objective_of(
+            loss=name,
         )
         expected, _ = by_definition(step, chosen)
         right, _ = in_micro_batches(step, chosen, 20, True)
@@ -206,7 +202,7 @@ def test_the_scale_of_a_kind_is_its_weight_over_its_own_tokens_or_over_all() -> 
         ],
         seed=0,
     )
-    groups, _ = select(step.groups, ObjectiveSettings(), round=1, images_root=Path())
+    groups, _ = select(step.groups, objective_of(), round=1, images_root=Path())
     weights = {"pointwise": 0.5}
     expected = {
         ("token_mean", False): {"solve": 1 / 10, "pointwise": 0.5 / 5},
@@ -215,7 +211,7 @@ def test_the_scale_of_a_kind_is_its_weight_over_its_own_tokens_or_over_all() -> 
         ("constant_length", True): {"solve": 1 / 5, "pointwise": 0.5 / 5},
     }
     for (aggregation, pooled), scales in expected.items():
-        chosen = ObjectiveSettings(aggregation=aggregation, pooled_kinds=pooled, kind_weights=weights)
+        chosen = objective_of(aggregation=aggregation, kinds="pooled" if pooled else "own", kind_weights=weights)
         assert step_scales(groups, chosen) == pytest.approx(scales)
 
 
@@ -227,11 +223,11 @@ def test_sums_for_the_report_are_per_kind_and_over_all() -> None:
         ],
         seed=3,
     )
-    chosen = ObjectiveSettings(beta=0.1, importance_correction="truncate", importance_cap=1.05, eps_low=0.01)
+    chosen = objective_of(beta=0.1, importance_correction="truncate", importance_cap=1.05, eps_low=0.01)
     groups, _ = select(step.groups, chosen, round=1, images_root=Path())
     ids = ids_of(groups)
     new, old, reference = (step.take(name, ids) for name in ("new", "old", "reference"))
-    loss = micro_batch_loss(groups, new, old, reference, step_scales(groups, chosen), chosen)
+    loss = micro_batch_loss(groups, new, old, reference, step_scales(groups, chosen), chosen, constant_length=7)
     entropy = torch.arange(1.0, 8.0, dtype=torch.float64)
     totals = Totals()
     add_loss(totals, groups, loss, entropy)
@@ -267,9 +263,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("model"))
 
 
-def update(folder: Path, groups: list[Group], objective: ObjectiveSettings, minibatch: int | None) -> UpdateStats:
-    chosen = LearnerSettings(learning_rate=1e-9, horizon_steps=10, minibatch_sequences=minibatch)
-    learner = Learner(load_policy(ModelSection(path=str(folder))), objective, chosen, images_root=Path())
+def update(folder: Path, groups: list[Group], objective: ObjectiveSection, minibatch: int | None) -> UpdateStats:
+    chosen = LearnerSection(learning_rate=1e-9, minibatch_sequences=minibatch)
+    learner = TorchLearner(
+        load_policy(ModelSection(path=str(folder))), objective, chosen, horizon_steps=10, images_root=Path()
+    )
     return learner.update(groups, period=Period.POLICY, round=1)[0]
 
 
@@ -298,7 +296,7 @@ def test_an_update_reports_the_mismatch_and_corrects_it_on_request(model_folder:
     ]
     groups = sampled_with(model_folder, plain, math.log(1.5))
     off, truncated, masked, kept = (
-        update(model_folder, groups, ObjectiveSettings(importance_correction=mode, importance_cap=cap), minibatch)
+        update(model_folder, groups, objective_of(importance_correction=mode, importance_cap=cap), minibatch)
         for mode, cap in (("off", 2.0), ("truncate", 1.2), ("mask", 1.2), ("mask", 2.0))
     )
     for stats in (off, truncated, masked, kept):
@@ -315,5 +313,5 @@ def test_an_update_reports_the_mismatch_and_corrects_it_on_request(model_folder:
 
 def test_sampler_log_probabilities_keep_their_precision() -> None:
     group = make_group("a", "x", [[5], [6]], [1.0, 0.0], logprobs=[[-1 / 3], [-0.1]])
-    selected, _ = select([group], ObjectiveSettings(), round=1, images_root=Path())
+    selected, _ = select([group], objective_of(), round=1, images_root=Path())
     assert sampler_logprobs(selected).tolist() == [-1 / 3, -0.1]

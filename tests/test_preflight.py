@@ -15,26 +15,25 @@ import yaml
 from transformers import Qwen2Config
 
 from spark_kernel.config import RunConfig, load_config, merge_settings, validate_config
-from spark_kernel.config.sections import LoraSection, ModelSection
+from spark_kernel.config.sections import LearnerSection, LoraSection, ModelSection
 from spark_kernel.errors import InputError, ModelError
-from spark_kernel.learner.learner import Learner
-from spark_kernel.learner.settings import LearnerSettings
+from spark_kernel.learner.torch_learner import TorchLearner
 from spark_kernel.models import memory
 from spark_kernel.models.estimate import MemoryDemand, SamplerMemory, Weights, estimate_memory, weigh
 from spark_kernel.models.policy import load_policy
 from spark_kernel.models.preflight import apply, check_memory, proposals
-from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.records import Period
 from spark_kernel.rollout.memory_use import memory_demand
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.training.lifecycle import start_run
+from tests.helpers.objective_reference import objective_of
 from tests.helpers.runs import tiny_config
 from tests.helpers.tiny_models import ARCHITECTURES, save_tiny_architecture, save_tiny_idefics3, save_tiny_llama
 from tests.test_learner import some_groups
 
 pytestmark = pytest.mark.slow
 GIB = 2**30
-LORAS = (None, LoraSection(enabled=True, rank=4), LoraSection(enabled=True, rank=3, dora=True))
+LORAS = (LoraSection(), LoraSection(enabled=True, rank=4), LoraSection(enabled=True, rank=3, dora=True))
 DEMAND = MemoryDemand("adamw", reference=True, max_new_tokens=768, rows=8)
 
 
@@ -99,10 +98,11 @@ def test_gradients_moments_and_reference_copy_are_those_of_a_real_learner(
 ) -> None:
     settings = ModelSection(path=str(tiny), dtype=dtype, lora=lora)
     policy = load_policy(settings)
-    learner = Learner(
+    learner = TorchLearner(
         policy,
-        ObjectiveSettings(beta=0.01),
-        LearnerSettings(learning_rate=1e-3, horizon_steps=10, minibatch_sequences=None),
+        objective_of(beta=0.01),
+        LearnerSection(learning_rate=1e-3, minibatch_sequences=None),
+        horizon_steps=10,
         images_root=Path(),
     )
     gradients: list[int] = []
@@ -128,7 +128,7 @@ def test_every_setting_that_saves_memory_lowers_the_estimate(qwen_7b: str) -> No
     assert plain.needed - eight.needed == 6 * plain.parameters
     assert plain.needed - estimate_memory(weighed(settings), settings, replace(DEMAND, reference=False)).needed == size
     for saving in ({"dtype": "bfloat16"}, {"lora": LoraSection(enabled=True)}, {"gradient_checkpointing": True}):
-        saved: Any = replace(settings, **saving)
+        saved: Any = settings.model_copy(update=saving)
         assert estimate_memory(weighed(saved), saved, DEMAND).needed < plain.needed
     shorter = estimate_memory(weighed(settings), settings, replace(DEMAND, max_new_tokens=384))
     assert shorter.training["activations"] < plain.training["activations"]
@@ -188,7 +188,7 @@ def test_what_is_proposed_fits_and_nothing_less_does(
     monkeypatch.setattr("spark_kernel.models.estimate.computes_in_bfloat16", lambda _device, _size: False)
     with pytest.raises(InputError, match=r"needs at least 150\.6 GiB") as refused:
         check_memory(settings, demand)
-    known = cache(lambda lora, dtype: weighed(replace(settings, lora=lora, dtype=dtype)))
+    known = cache(lambda lora, dtype: weighed(settings.model_copy(update={"lora": lora, "dtype": dtype})))
     found, least = proposals(known(settings.lora, settings.dtype), settings, demand, free)
     assert bool(found) == (least <= free) == (free_gib > 14.9)
     if not found:

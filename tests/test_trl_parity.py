@@ -14,11 +14,13 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from spark_kernel.config.sections import ObjectiveSection
 from spark_kernel.objective.advantages import advantages
 from spark_kernel.objective.importance import importance_weights
 from spark_kernel.objective.losses import normaliser
+from spark_kernel.objective.named_losses import LOSSES, aggregation_of
 from spark_kernel.objective.policy_loss import LossInputs, policy_loss
-from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
+from tests.helpers.objective_reference import objective_of
 from tests.helpers.trl_peer import AdvantageOracle, LossOracle, make_trainer
 
 pytestmark = pytest.mark.slow
@@ -58,14 +60,14 @@ def draw(lengths: list[int], seed: int = 0) -> dict[str, Tensor]:
 
 
 def ours(
-    given: dict[str, Tensor], settings: ObjectiveSettings, *, old: bool, rows_counted: int
+    given: dict[str, Tensor], settings: ObjectiveSection, *, old: bool, rows_counted: int
 ) -> tuple[Tensor, Tensor]:
     """Value and gradient [B, T] by `policy_loss`; rows without tokens leave, as `selection` leaves them out."""
     mask = given["mask"].bool()
     kept = mask.any(dim=1)
     leaf = given["logps"].clone().requires_grad_()
     lengths = mask.sum(dim=1)[kept]
-    divisor = normaliser(rows_counted, int(mask.sum()), aggregation=settings.aggregation)
+    divisor = normaliser(rows_counted, int(mask.sum()), aggregation=aggregation_of(settings))
     result = policy_loss(
         LossInputs(
             logprobs_N=leaf[mask],
@@ -77,21 +79,18 @@ def ours(
             scales_S=torch.full((len(lengths),), 1.0 / divisor, dtype=torch.float64),
         ),
         settings,
+        constant_length=WIDTH,
     )
     result.total.backward()
     assert leaf.grad is not None
     return result.total.detach(), leaf.grad
 
 
-def settings_of(name: str, **changes: object) -> ObjectiveSettings:
-    named = LOSSES[name]
-    base = ObjectiveSettings(
-        surrogate=named.surrogate, ratio_level=named.ratio_level, aggregation=named.aggregation, constant_length=WIDTH
-    )
-    return replace(base, **changes)
+def settings_of(name: str, **changes: object) -> ObjectiveSection:
+    return objective_of(loss=name, **changes)
 
 
-def theirs(oracle: LossOracle, name: str, given: dict[str, Tensor], settings: ObjectiveSettings, *, old: bool):
+def theirs(oracle: LossOracle, name: str, given: dict[str, Tensor], settings: ObjectiveSection, *, old: bool):
     leaf = given["logps"].clone().requires_grad_()
     importance = None
     if settings.importance_correction != "off":
@@ -117,14 +116,14 @@ def theirs(oracle: LossOracle, name: str, given: dict[str, Tensor], settings: Ob
         delta=settings.dual_clip,
         beta=settings.beta,
         kl_times_ratio=settings.kl_times_ratio,
-        level=settings.ratio_level,
+        level=LOSSES[name].ratio_level,
         max_length=WIDTH,
     )
     loss.backward()
     return loss.detach(), leaf.grad
 
 
-def agree(oracle: LossOracle, name: str, lengths: list[int], settings: ObjectiveSettings, *, old: bool) -> None:
+def agree(oracle: LossOracle, name: str, lengths: list[int], settings: ObjectiveSection, *, old: bool) -> None:
     given = draw(lengths)
     # TRL counts a row without tokens among the sequences; our selection leaves it out before it counts.
     mine = ours(given, settings, old=old, rows_counted=len(lengths))
@@ -185,7 +184,7 @@ def test_dual_clip_is_delta(oracle: LossOracle, name: str) -> None:
     settings = settings_of(name, eps_high=0.01, dual_clip=1.02 if name == "gspo" else 1.4)
     agree(oracle, name, LENGTHS["ragged"], settings, old=True)
     given = draw(LENGTHS["ragged"])
-    without = ours(given, replace(settings, dual_clip=None), old=True, rows_counted=6)
+    without = ours(given, settings.model_copy(update={"dual_clip": None}), old=True, rows_counted=6)
     assert not torch.allclose(without[1], ours(given, settings, old=True, rows_counted=6)[1])
 
 
@@ -221,7 +220,7 @@ def test_accumulation_where_the_normalisers_coincide(oracle: LossOracle, name: s
             old_B_T=half["old"],
             reference_B_T=half["reference"],
             beta=0.05,
-            level=settings.ratio_level,
+            level=LOSSES[name].ratio_level,
             max_length=WIDTH,
             eps_high=settings.ratio_cap if name == "cispo" else 0.2,
             accumulation=2,
@@ -259,10 +258,10 @@ def test_bnpo_is_the_same_for_one_micro_batch_and_another_for_two(oracle: LossOr
 
 WRONG = {
     "sequence mean for token mean": ("dapo", {"aggregation": "sequence_mean"}),
-    "another constant length": ("dr_grpo", {"constant_length": 9}),
+    "a mean per sequence for the constant length": ("dr_grpo", {"aggregation": "sequence_mean"}),
     "clip range": ("dapo", {"eps_low": 0.01, "eps_high": 0.01}),
     "CISPO's bound": ("cispo", {"ratio_cap": 1.1}),
-    "ratio per token for per sequence": ("gspo", {"ratio_level": "token"}),
+    "ratio per token for per sequence": ("gspo", {"loss": "grpo"}),
     "KL estimator": ("dapo", {"kl_estimator": "k2"}),
     "KL without the ratio": ("dapo", {"kl_times_ratio": False}),
     "truncated for masked": ("dapo", {"importance_correction": "truncate"}),
@@ -278,7 +277,7 @@ def test_the_comparison_can_fail(oracle: LossOracle, name: str, change: dict[str
     given = draw(LENGTHS["ragged"])
     peer = theirs(oracle, name, given, right, old=True)
     same = ours(given, right, old=True, rows_counted=6)
-    other = ours(given, replace(right, **change), old=True, rows_counted=6)
+    other = ours(given, right.model_copy(update=change), old=True, rows_counted=6)
     assert torch.allclose(same[1], peer[1], rtol=1e-9, atol=1e-9)
     assert not torch.allclose(other[0], peer[0], rtol=1e-6, atol=1e-6)
     assert not torch.allclose(other[1], peer[1], rtol=1e-6, atol=1e-6)

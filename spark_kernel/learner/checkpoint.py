@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spark_kernel.errors import ModelError
-from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.optimizers import optimizer_tensors, restore_state
 from spark_kernel.learner.progress import UpdateProgress
 from spark_kernel.models.load import no_progress_bars
@@ -25,49 +24,51 @@ from spark_kernel.models.policy import Policy
 STATE_FOLDER = "state"
 
 
-def save_learner(learner: Learner, folder: Path) -> None:
-    """Write everything that `load_learner` needs to go on bit for bit; also in mid-update, after a stop."""
-    learner.policy.save(folder)
+def save_state(
+    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, steps_taken: int, progress: UpdateProgress | None
+) -> None:
+    """Write the policy and everything else that `load_state` needs to go on bit for bit."""
+    policy.save(folder)
     state = folder / STATE_FOLDER
     state.mkdir()
     tensors: dict[str, Tensor] = {}
-    for index, (_, parameter) in enumerate(learner.policy.trainable):
-        for name, tensor in optimizer_tensors(learner.optimizer, parameter).items():
+    for index, (_, parameter) in enumerate(policy.trainable):
+        for name, tensor in optimizer_tensors(optimizer, parameter).items():
             tensors[f"{index}/{name}"] = tensor
-    progress = learner.progress
     if progress is not None:
         tensors |= {f"progress/{name}": tensor for name, tensor in progress.tensors().items()}
     save_file(tensors, state / "optimizer.safetensors")
     meta = {
-        "version": progress.version if progress is not None else learner.policy.version,
-        "steps_taken": learner.steps_taken,
+        "version": progress.version if progress is not None else policy.version,
+        "steps_taken": steps_taken,
         "progress": progress.meta() if progress is not None else None,
-        "parameters": [name for name, _ in learner.policy.trainable],
+        "parameters": [name for name, _ in policy.trainable],
     }
     (state / "learner.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
-def load_learner(learner: Learner, folder: Path) -> None:
-    """Put a learner, fresh from the run's initial model, into the stored state.
+def load_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> tuple[int, UpdateProgress | None]:
+    """Put policy and optimizer, fresh from the run's initial model, into the stored state.
+
+    Returns:
+        Optimizer steps taken, and the update under way, None between two updates.
 
     Raises:
         ModelError: the stored weights are another model's.
     """
-    meta = load_policy_state(learner.policy, folder)
-    state_folder = folder / STATE_FOLDER
-    trainable = learner.policy.trainable
-    tensors = load_file(state_folder / "optimizer.safetensors")
-    for index, (_, parameter) in enumerate(trainable):
+    meta = load_policy_state(policy, folder)
+    tensors = load_file(folder / STATE_FOLDER / "optimizer.safetensors")
+    for index, (_, parameter) in enumerate(policy.trainable):
         state = {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.split("/", 1)[0] == str(index)}
         if state:
-            restore_state(learner.optimizer, parameter, state)
-    learner.steps_taken = meta["steps_taken"]
-    learner.progress = None
+            restore_state(optimizer, parameter, state)
+    progress = None
     if meta["progress"] is not None:
         stored = {k.removeprefix("progress/"): t for k, t in tensors.items() if k.startswith("progress/")}
-        learner.progress = UpdateProgress.restore(meta["progress"], stored)
-        if learner.progress.steps_done:
-            learner.policy.begin_update()
+        progress = UpdateProgress.restore(meta["progress"], stored)
+        if progress.steps_done:
+            policy.begin_update()
+    return meta["steps_taken"], progress
 
 
 def load_policy_state(policy: Policy, folder: Path) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spark_kernel.config.sections import LearnerSection
 from spark_kernel.errors import InputError
-from spark_kernel.learner.settings import LearnerSettings
 
 STATE_BYTES = {"adamw": 8, "adamw_8bit": 2}
 """Bytes of state per trained parameter."""
 
 
 def make_optimizer(
-    parameters: list[torch.nn.Parameter], settings: LearnerSettings, device: torch.device
+    parameters: list[torch.nn.Parameter], settings: LearnerSection, device: torch.device
 ) -> torch.optim.Optimizer:
     """AdamW: PyTorch's, fused where it can be, or bitsandbytes' with its moments in 8 bits.
 

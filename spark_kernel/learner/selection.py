@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spark_kernel.config.sections import ObjectiveSection
 from spark_kernel.keyed_random import keyed_random
 from spark_kernel.objective.advantages import has_zero_variance
-from spark_kernel.objective.settings import ObjectiveSettings
 from spark_kernel.prompts.prompt import Prompt, task_prompts
 from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Parse, Rollout
 
@@ -33,7 +33,7 @@ class TrainingGroup:
 
 
 def select(
-    groups: Sequence[Group], settings: ObjectiveSettings, *, round: int, images_root: Path
+    groups: Sequence[Group], objective: ObjectiveSection, *, round: int, images_root: Path
 ) -> tuple[list[TrainingGroup], list[Exclusion]]:
     """The training groups of a period, one per group, some of them empty; every rollout left out has its reason.
 
@@ -44,9 +44,9 @@ def select(
     exclusions: list[Exclusion] = []
     for index, group in enumerate(groups):
         kept: list[Rollout] = []
-        flat = settings.mask_zero_variance and has_zero_variance(group.rewards)
+        flat = objective.mask_zero_variance and has_zero_variance(group.rewards)
         for rollout in group.rollouts:
-            reason = _reason_to_mask(rollout, flat, settings)
+            reason = _reason_to_mask(rollout, flat, objective)
             if reason is None:
                 kept.append(rollout)
             else:
@@ -132,7 +132,7 @@ def _padded_tokens(pieces: Sequence[tuple[int, TrainingGroup]], shared_prefix: b
     return len(pieces) * prompt + rows * output if shared_prefix else rows * (prompt + output)
 
 
-def _reason_to_mask(rollout: Rollout, flat: bool, settings: ObjectiveSettings) -> ExclusionReason | None:
+def _reason_to_mask(rollout: Rollout, flat: bool, objective: ObjectiveSection) -> ExclusionReason | None:
     if rollout.score is None:
         raise ValueError(f"rollout {rollout.id} was not verified")
     if rollout.score.parse is Parse.TIMEOUT:
@@ -141,6 +141,6 @@ def _reason_to_mask(rollout: Rollout, flat: bool, settings: ObjectiveSettings) -
         return ExclusionReason.VERIFIER_CRASH
     if flat:
         return ExclusionReason.ZERO_VARIANCE
-    if rollout.truncated and settings.mask_truncated:
+    if rollout.truncated and objective.mask_truncated:
         return ExclusionReason.TRUNCATED
     return None

@@ -7,28 +7,30 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from spark_kernel.config.sections import ObjectiveSection
 from spark_kernel.learner.progress import Totals
 from spark_kernel.learner.selection import TrainingGroup
 from spark_kernel.objective.losses import normaliser
+from spark_kernel.objective.named_losses import aggregation_of
 from spark_kernel.objective.policy_loss import LossInputs, PolicyLoss, policy_loss
-from spark_kernel.objective.settings import ObjectiveSettings
 
 OVER = 0.01
 """A token counts as mismatched where sampler and learner differ by more than this, in natural log."""
 
 
-def step_scales(step: Sequence[TrainingGroup], settings: ObjectiveSettings) -> dict[str, float]:
+def step_scales(step: Sequence[TrainingGroup], objective: ObjectiveSection) -> dict[str, float]:
     """What each kind's token losses are multiplied by in an optimizer step: its weight over the step's normaliser."""
+    pooled = objective.kinds == "pooled"
     counts: dict[str, tuple[int, int]] = {}
     for group in step:
-        name = "all" if settings.pooled_kinds else str(group.kind)
+        name = "all" if pooled else str(group.kind)
         sequences, tokens = counts.get(name, (0, 0))
         counts[name] = (sequences + len(group.rollouts), tokens + group.loss_tokens)
     scales = {}
     for kind in {group.kind for group in step}:
-        sequences, tokens = counts["all" if settings.pooled_kinds else str(kind)]
-        weight = settings.kind_weights.get(kind, 1.0)
-        scales[str(kind)] = weight / normaliser(sequences, tokens, aggregation=settings.aggregation)
+        sequences, tokens = counts["all" if pooled else str(kind)]
+        weight = objective.kind_weights.get(kind.value, 1.0)
+        scales[str(kind)] = weight / normaliser(sequences, tokens, aggregation=aggregation_of(objective))
     return scales
 
 
@@ -38,7 +40,9 @@ def micro_batch_loss(
     old_logprobs_N: Tensor,
     reference_logprobs_N: Tensor | None,
     scales: Mapping[str, float],
-    settings: ObjectiveSettings,
+    objective: ObjectiveSection,
+    *,
+    constant_length: int,
 ) -> PolicyLoss:
     """The loss of one micro-batch.
 
@@ -48,11 +52,12 @@ def micro_batch_loss(
         old_logprobs_N: before the period's first step.
         reference_logprobs_N: by the initial policy, or None.
         scales: of `step_scales`, for the whole optimizer step.
-        settings: the objective.
+        objective: as `policy_loss` takes it.
+        constant_length: likewise.
     """
     rollouts = [rollout for group in batch for rollout in group.rollouts]
     device, dtype = logprobs_N.device, logprobs_N.dtype
-    advantages = [_advantage(rollout.advantage, settings) for rollout in rollouts]
+    advantages = [_advantage(rollout.advantage, objective) for rollout in rollouts]
     kinds = [str(group.kind) for group in batch for _ in group.rollouts]
     return policy_loss(
         LossInputs(
@@ -64,7 +69,8 @@ def micro_batch_loss(
             lengths_S=torch.tensor([len(rollout.token_ids) for rollout in rollouts], device=device),
             scales_S=torch.tensor([scales[kind] for kind in kinds], device=device, dtype=dtype),
         ),
-        settings,
+        objective,
+        constant_length=constant_length,
     )
 
 
@@ -128,7 +134,7 @@ def mismatch_figures(totals: Totals) -> dict[str, float]:
     }
 
 
-def _advantage(advantage: float | None, settings: ObjectiveSettings) -> float:
+def _advantage(advantage: float | None, objective: ObjectiveSection) -> float:
     if advantage is None:
         raise ValueError("a rollout in the loss has no advantage: verify the groups first")
-    return advantage * settings.negative_advantage_scale if advantage < 0 else advantage
+    return advantage * objective.negative_advantage_scale if advantage < 0 else advantage

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spark_kernel.config.sections import ObjectiveSection
 from spark_kernel.objective.importance import importance_weights
 from spark_kernel.objective.losses import (
     clipped_surrogate,
@@ -19,7 +20,7 @@ from spark_kernel.objective.losses import (
     token_weights,
     truncated_reinforce,
 )
-from spark_kernel.objective.settings import ObjectiveSettings
+from spark_kernel.objective.named_losses import LOSSES, aggregation_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,69 +59,72 @@ class PolicyLoss:
     bounded_N: Tensor
 
 
-def policy_loss(inputs: LossInputs, settings: ObjectiveSettings) -> PolicyLoss:
-    """The loss that the settings name (algorithm.md section 3).
+def policy_loss(inputs: LossInputs, objective: ObjectiveSection, *, constant_length: int) -> PolicyLoss:
+    """The loss that the objective names (algorithm.md section 3).
 
         total = sum over sequences s and their tokens t of  scale_s * weight_s * (w_t * policy_t + beta * kl_t)
 
     with `weight_s` by the aggregation and `w_t` the importance correction (1 where it is off).
 
+    Args:
+        inputs: the micro-batch.
+        objective: which formulas make up the loss; whether it corrects for the sampler must be decided (not "auto").
+        constant_length: the divisor per sequence of aggregation "constant_length", in tokens.
+
     Raises:
-        ValueError: an unknown name in the settings, or beta > 0 without reference log-probabilities.
+        ValueError: the correction is not decided, or beta > 0 without reference log-probabilities.
     """
     lengths_S = inputs.lengths_S
-    ratio_N = _ratio(inputs, settings)
-    loss_N, clipped_N = _surrogate(inputs, ratio_N, settings)
+    ratio_N = _ratio(inputs, objective)
+    loss_N, clipped_N = _surrogate(inputs, ratio_N, objective)
     bounded_N = torch.zeros_like(clipped_N)
-    if settings.importance_correction != "off":
+    if objective.importance_correction == "auto":
+        raise ValueError("importance_correction = auto is to be decided before the loss: off, truncate or mask")
+    if objective.importance_correction != "off":
         weights_N, bounded_N = importance_weights(
             inputs.old_logprobs_N,
             inputs.sampler_logprobs_N,
             lengths_S,
-            mode=settings.importance_correction,
-            level=settings.importance_level,
-            cap=settings.importance_cap,
+            mode=objective.importance_correction,
+            level=objective.importance_level,
+            cap=objective.importance_cap,
         )
         loss_N = loss_N * weights_N
     kl_N = torch.zeros_like(loss_N)
-    if settings.beta > 0:
-        kl_N = _kl(inputs, ratio_N, settings)
-        loss_N = loss_N + settings.beta * kl_N
+    if objective.beta > 0:
+        kl_N = _kl(inputs, ratio_N, objective)
+        loss_N = loss_N + objective.beta * kl_N
     weights_S = token_weights(
         lengths_S,
-        aggregation=settings.aggregation,
-        constant_length=settings.constant_length,
+        aggregation=aggregation_of(objective),
+        constant_length=constant_length,
         dtype=inputs.scales_S.dtype,
     )
     total = (loss_N * (weights_S * inputs.scales_S).repeat_interleave(lengths_S)).sum()
     return PolicyLoss(total, loss_N.detach(), kl_N.detach(), ratio_N.detach(), clipped_N, bounded_N)
 
 
-def _ratio(inputs: LossInputs, settings: ObjectiveSettings) -> Tensor:
-    if settings.ratio_level == "token":
-        return token_ratio(inputs.logprobs_N, inputs.old_logprobs_N)
-    if settings.ratio_level == "sequence":
+def _ratio(inputs: LossInputs, objective: ObjectiveSection) -> Tensor:
+    if LOSSES[objective.loss].ratio_level == "sequence":
         return sequence_ratio(inputs.logprobs_N, inputs.old_logprobs_N, inputs.lengths_S)
-    raise ValueError(f"ratio_level = {settings.ratio_level!r} is unknown: token, sequence")
+    return token_ratio(inputs.logprobs_N, inputs.old_logprobs_N)
 
 
-def _surrogate(inputs: LossInputs, ratio_N: Tensor, settings: ObjectiveSettings) -> tuple[Tensor, Tensor]:
+def _surrogate(inputs: LossInputs, ratio_N: Tensor, objective: ObjectiveSection) -> tuple[Tensor, Tensor]:
     advantages_N = inputs.advantages_S.repeat_interleave(inputs.lengths_S)
-    if settings.surrogate == "clip":
-        return clipped_surrogate(
-            ratio_N,
-            advantages_N,
-            eps_low=settings.eps_low,
-            eps_high=settings.eps_high,
-            dual_clip=settings.dual_clip,
-        )
-    if settings.surrogate == "cispo":
-        return truncated_reinforce(inputs.logprobs_N, ratio_N, advantages_N, ratio_cap=settings.ratio_cap)
-    raise ValueError(f"surrogate = {settings.surrogate!r} is unknown: clip, cispo")
+    if LOSSES[objective.loss].surrogate == "cispo":
+        return truncated_reinforce(inputs.logprobs_N, ratio_N, advantages_N, ratio_cap=objective.ratio_cap)
+    return clipped_surrogate(
+        ratio_N,
+        advantages_N,
+        eps_low=objective.eps_low,
+        eps_high=objective.eps_high,
+        dual_clip=objective.dual_clip,
+    )
 
 
-def _kl(inputs: LossInputs, ratio_N: Tensor, settings: ObjectiveSettings) -> Tensor:
+def _kl(inputs: LossInputs, ratio_N: Tensor, objective: ObjectiveSection) -> Tensor:
     if inputs.reference_logprobs_N is None:
-        raise ValueError(f"beta = {settings.beta} needs the reference policy's log-probabilities")
-    kl_N = kl_estimate(inputs.logprobs_N, inputs.reference_logprobs_N, estimator=settings.kl_estimator)
-    return kl_N * ratio_N if settings.kl_times_ratio else kl_N
+        raise ValueError(f"beta = {objective.beta} needs the reference policy's log-probabilities")
+    kl_N = kl_estimate(inputs.logprobs_N, inputs.reference_logprobs_N, estimator=objective.kl_estimator)
+    return kl_N * ratio_N if objective.kl_times_ratio else kl_N

@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a run: the one place that knows both pydantic and the plain settings."""
+"""From a configuration to the parts of a run: model, engine, learner, verifiers, problems, each given its section."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from spark_kernel.evaluate.parts import EvaluationParts
 from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.optimizers import STATE_BYTES, check_optimizer
 from spark_kernel.learner.selection import planned_steps
-from spark_kernel.learner.settings import LearnerSettings
+from spark_kernel.learner.torch_learner import TorchLearner
 from spark_kernel.models import memory
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.preflight import Preflight, check_memory
-from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
 from spark_kernel.problems.checked_stream import make_stream
 from spark_kernel.problems.stream import ProblemStream
 from spark_kernel.rollout.engine import RolloutEngine
@@ -53,60 +52,6 @@ class Parts:
         self.for_evaluation.close()
 
 
-def objective_settings(config: RunConfig) -> ObjectiveSettings:
-    """The objective section as plain settings."""
-    section = config.objective
-    named = LOSSES[section.loss]
-    correction = section.importance_correction
-    if correction == "auto":
-        correction = "off" if config.rollout.engine == "transformers" else "truncate"
-    return ObjectiveSettings(
-        advantage=section.advantage,
-        delta=section.delta,
-        surrogate=named.surrogate,
-        ratio_level=named.ratio_level,
-        aggregation=section.aggregation or named.aggregation,
-        constant_length=config.rollout.max_new_tokens,
-        eps_low=section.eps_low,
-        eps_high=section.eps_high,
-        dual_clip=section.dual_clip,
-        ratio_cap=section.ratio_cap,
-        beta=section.beta,
-        kl_estimator=section.kl_estimator,
-        kl_times_ratio=section.kl_times_ratio,
-        importance_correction=correction,
-        importance_level=section.importance_level,
-        importance_cap=section.importance_cap,
-        pooled_kinds=section.kinds == "pooled",
-        kind_weights={str(kind): weight for kind, weight in section.kind_weights.items()},
-        negative_advantage_scale=section.negative_advantage_scale,
-        mask_truncated=section.mask_truncated,
-        mask_zero_variance=section.mask_zero_variance,
-    )
-
-
-def learner_settings(config: RunConfig) -> LearnerSettings:
-    """The learner section as plain settings, with the schedule's horizon: rounds times planned steps a round."""
-    section = config.learner
-    return LearnerSettings(
-        learning_rate=section.learning_rate,
-        optimizer=section.optimizer,
-        horizon_steps=config.rounds * _steps_per_round(config),
-        schedule=section.schedule,
-        warmup_share=section.warmup_share,
-        floor_share=section.floor_share,
-        betas=section.betas,
-        weight_decay=section.weight_decay,
-        max_grad_norm=section.max_grad_norm,
-        minibatch_sequences=section.minibatch_sequences,
-        epochs=section.epochs,
-        micro_batch_tokens=section.micro_batch_tokens or memory.MOST_TOKENS["cpu"],
-        shared_prefix=section.shared_prefix,
-        temperature=config.rollout.temperature,
-        seed=config.seed,
-    )
-
-
 def assemble(config: RunConfig, *, images_root: Path) -> Parts:
     """Load and build everything a run needs; cheap checks come before the weights are loaded.
 
@@ -126,13 +71,35 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
         if config.model.gradient_checkpointing:
             policy.checkpoint_gradients()
         config = with_batch_plan(config, policy)
-        learner = Learner(policy, objective_settings(config), learner_settings(config), images_root=images_root)
+        learner = make_learner(config, policy, images_root)
         remarks = Remarks()
         engine = make_engine(config, policy, remarks)
         return Parts(policy, engine, learner, stream, pool, config, preflight, remarks)
     except BaseException:
         pool.close()
         raise
+
+
+def make_learner(config: RunConfig, policy: Policy, images_root: Path) -> TorchLearner:
+    """The learner of a run: its sections, and what follows from the rest of the configuration.
+
+    The schedule's horizon is rounds times planned steps a round. Where the configuration leaves it open, the loss is
+    corrected for every sampler but the transformers engine, which is the learner's own network.
+    """
+    objective = config.objective
+    if objective.importance_correction == "auto":
+        decided = "off" if config.rollout.engine == "transformers" else "truncate"
+        objective = objective.model_copy(update={"importance_correction": decided})
+    return TorchLearner(
+        policy,
+        objective,
+        config.learner,
+        horizon_steps=config.rounds * _steps_per_round(config),
+        constant_length=config.rollout.max_new_tokens,
+        temperature=config.rollout.temperature,
+        seed=config.seed,
+        images_root=images_root,
+    )
 
 
 def with_batch_plan(config: RunConfig, policy: Policy) -> RunConfig:

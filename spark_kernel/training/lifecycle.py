@@ -12,7 +12,7 @@ import torch
 
 from spark_kernel.config import RunConfig, merge_settings, validate_config
 from spark_kernel.errors import InputError, RunFolderError
-from spark_kernel.learner.checkpoint import STATE_FOLDER, load_learner
+from spark_kernel.learner.checkpoint import STATE_FOLDER
 from spark_kernel.recycle.queue import TaskQueue
 from spark_kernel.runs.bundles import ParentRun
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, verify_checkpoint
@@ -138,7 +138,7 @@ def fork_run(
         state = _beginning(0)
         checkpoint, _ = _newest_checkpoint(parent, at, in_flight=False)
         if checkpoint is not None:
-            load_learner(parts.learner, checkpoint.path)
+            parts.learner.load(checkpoint.path)
             parts.engine.sync(parts.policy)
             state = _stored_state(checkpoint)
         elif first_round(info) > 1:
@@ -174,8 +174,8 @@ def _trainer_at(
     for sentence in damaged:
         writer.append_event({"event": "checkpoint_damaged", "detail": sentence})
     if checkpoint is not None:
-        load_learner(parts.learner, checkpoint.path)
-        if parts.learner.progress is None or not parts.learner.progress.steps_done:
+        parts.learner.load(checkpoint.path)
+        if not parts.learner.in_update:
             parts.engine.sync(parts.policy)
         state = _stored_state(checkpoint)
     elif state.completed:

@@ -22,7 +22,7 @@ from spark_kernel.config import RunConfig
 from spark_kernel.errors import PhaseError, Stopped
 from spark_kernel.evaluate.held_out import HeldOutEvaluation
 from spark_kernel.evaluate.policy_evaluation import evaluate_policy
-from spark_kernel.learner.checkpoint import STATE_FOLDER, save_learner
+from spark_kernel.learner.checkpoint import STATE_FOLDER
 from spark_kernel.problems.images import adopt_images
 from spark_kernel.prompts.build import solve_task
 from spark_kernel.records import (
@@ -283,11 +283,11 @@ class Trainer:
 
     def checkpoint(self) -> Path:
         """Write a checkpoint of this instant: after a round, between two phases, or in mid-update after a stop."""
-        in_flight = self.state.flight.stage > 0 or self.parts.learner.progress is not None
+        in_flight = self.state.flight.stage > 0
         round_number = self.state.flight.round if in_flight else self.state.completed
 
         def write(folder: Path) -> None:
-            save_learner(self.parts.learner, folder)
+            self.parts.learner.save(folder)
             (folder / STATE_FOLDER / TRAINER_STATE).write_text(dumps(self.state.to_json()), encoding="utf-8")
 
         path = self.writer.write_checkpoint(checkpoint_name(round_number, in_progress=in_flight), write)
@@ -458,7 +458,7 @@ class Trainer:
     def _finish_round(self, last: int) -> None:
         """Between two rounds: the evaluation and the checkpoint that are due here and not on disk yet."""
         completed = self.state.completed
-        if self.state.flight.stage or self.parts.learner.progress is not None:
+        if self.state.flight.stage:
             return
         every = self.config.evaluation.every
         if every and (completed % every == 0 or completed == last) and completed not in self.writer.evaluations():

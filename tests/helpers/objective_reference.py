@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from spark_kernel.objective.settings import ObjectiveSettings
+from spark_kernel.config.sections import ObjectiveSection
+from spark_kernel.objective.named_losses import LOSSES, aggregation_of
+
+CONSTANT_LENGTH = 7
+
+
+def objective_of(**changes: Any) -> ObjectiveSection:
+    """An objective whose correction for the sampler is decided: off, unless stated."""
+    return ObjectiveSection(**({"importance_correction": "off"} | changes))
 
 
 def written_out(
@@ -18,17 +27,17 @@ def written_out(
     advantages: list[float],
     spans: list[range],
     scales: list[float],
-    chosen: ObjectiveSettings,
+    chosen: ObjectiveSection,
 ) -> Tensor:
     """The loss. `spans`: the tokens of each sequence; `scales`: its kind's weight over the step's normaliser."""
     total = new.new_zeros(())
     for advantage, span, scale in zip(advantages, spans, scales, strict=True):
-        weight = {"token_mean": 1.0, "sequence_mean": 1 / len(span), "constant_length": 1 / chosen.constant_length}
+        weight = {"token_mean": 1.0, "sequence_mean": 1 / len(span), "constant_length": 1 / CONSTANT_LENGTH}
         mean_log = torch.stack([new[t] - old[t] for t in span]).mean()
         whole_output = sum(float(old[t] - sampler[t]) for t in span)
         for t in span:
-            ratio = torch.exp(mean_log if chosen.ratio_level == "sequence" else new[t] - old[t])
-            if chosen.surrogate == "cispo":
+            ratio = torch.exp(mean_log if LOSSES[chosen.loss].ratio_level == "sequence" else new[t] - old[t])
+            if LOSSES[chosen.loss].surrogate == "cispo":
                 loss = -min(float(ratio.detach()), chosen.ratio_cap) * advantage * new[t]
             else:
                 bounded = min(max(float(ratio.detach()), 1 - chosen.eps_low), 1 + chosen.eps_high) * advantage
@@ -39,5 +48,5 @@ def written_out(
                 above = chosen.importance_cap if chosen.importance_correction == "truncate" else 0.0
                 loss = loss * (above if w > chosen.importance_cap else w)
             d = reference[t] - new[t]
-            total = total + scale * weight[chosen.aggregation] * (loss + chosen.beta * (torch.exp(d) - d - 1))
+            total = total + scale * weight[aggregation_of(chosen)] * (loss + chosen.beta * (torch.exp(d) - d - 1))
     return total
