@@ -287,6 +287,8 @@ class ExclusionReason(StrEnum):
     """Over the number of recycled tasks allowed per round."""
     TOO_OLD = "too_old"
     """Waited in the queue longer than max_age rounds."""
+    BY_HAND = "by_hand"
+    """A person took it out of the groups that a phase was handed."""
     ZERO_VARIANCE = "zero_variance"
     """All rewards of the group are equal: no advantage, masked in the loss."""
 

@@ -5,7 +5,6 @@ One optimizer step per generation. Tensors are injected after scoring, so that b
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import hypothesis

@@ -25,6 +25,8 @@ META = "meta.json"
 INHERITED = "inherited"
 """Subfolder of a fork with the rounds and evaluations of its parent that it still needs."""
 FOLDERS = (IMAGES, JOURNAL, ROUNDS, EVALUATIONS, CHECKPOINTS, DISCARDED)
+HANDED = "handed"
+"""Stands in the journal for the groups that a person handed a phase in place of its own."""
 PHASE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 PHASE_FOLDER = re.compile(rf"(\d{{2,}})-({'|'.join(Period)})-({PHASE_NAME.pattern})")
 NUMBER = re.compile(r"\d{6,}")
@@ -63,7 +65,7 @@ def list_phases(run: Path, round: int) -> list[PhaseInfo]:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
-    found = [match for name in names if (match := PHASE_FOLDER.fullmatch(name))]
+    found = [match for name in names if (match := PHASE_FOLDER.fullmatch(name)) and match.group(3) != HANDED]
     infos = [PhaseInfo(round, int(m.group(1)), Period(m.group(2)), m.group(3)) for m in found]
     return sorted(infos, key=lambda info: info.index)
 

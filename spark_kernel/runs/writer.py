@@ -44,6 +44,7 @@ from spark_kernel.runs.layout import (
     ENVIRONMENT,
     EVALUATIONS,
     FOLDERS,
+    HANDED,
     JOURNAL,
     ROUNDS,
     RUN_JSON,
@@ -200,6 +201,32 @@ class RunWriter:
                     )
                 return storage.read_phase(phase_folder(self.path, info))
         return None
+
+    def record_handed(self, round: int, index: int, period: Period, records: PhaseRecords) -> None:
+        """Put groups that a person handed a phase into the journal, in place of earlier ones, before it works on them.
+
+        Raises:
+            RunFolderError: disk full or not writable; the journal is as before.
+        """
+        self._require_open()
+        info = PhaseInfo(round, index, Period(period), HANDED)
+        folder = phase_folder(self.path, info)
+        with disk_errors(self.path, "record edited groups"):
+            if not folder.parent.exists():
+                folder.parent.mkdir()
+                sync_folder(folder.parent.parent)
+        with staged_folder(self.path, folder, f"record edited groups of round {round}", replace=True) as temporary:
+            storage.write_phase(temporary, info, records)
+        self._note({"event": "handed", "round": round, "index": index, "period": info.period})
+
+    def recall_handed(self, round: int, index: int, period: Period) -> PhaseRecords | None:
+        """The groups that this phase was handed before a kill or stop; None where it had its own.
+
+        Raises:
+            RunFolderError: the journal is damaged.
+        """
+        folder = phase_folder(self.path, PhaseInfo(round, index, Period(period), HANDED))
+        return storage.read_phase(folder) if folder.is_dir() else None
 
     def finish_round(self, records: RoundRecords, report: RoundReport) -> None:
         """Write a whole round, then drop its journal.
@@ -358,6 +385,7 @@ class RunWriter:
             restore_replaced(self.path, self.path / EVALUATIONS)
             finish_discards(self.path)
             for round in list_numbers(self.path / JOURNAL):
+                restore_replaced(self.path, self.path / JOURNAL / numbered(round))
                 if round <= self.last_round:
                     self._drop_journal(round)
         rounds = self.rounds()

@@ -8,16 +8,17 @@ from pathlib import Path
 from spark_kernel.errors import RunFolderError
 from spark_kernel.evaluate.cases import Candidate
 from spark_kernel.evaluate.frozen import frozen_candidates
-from spark_kernel.records import Group, Period, Problem, Rollout
-from spark_kernel.runs.bundles import RoundRecords
+from spark_kernel.records import Origin, Period, Problem, Rollout
+from spark_kernel.runs.bundles import PhaseRecords, RoundRecords
 from spark_kernel.runs.layout import INHERITED, ROUNDS, numbered
 from spark_kernel.runs.storage import read_round
 from spark_kernel.runs.writer import RunWriter
-from spark_kernel.training.state import RoundState, Stage, TrainerState
+from spark_kernel.training.handed import by_period
+from spark_kernel.training.state import Phase, RoundState, Stage, TrainerState
 
 
-class RunHistory:
-    """Recorded rounds and phases of a run and its ancestry, and what queued tasks refer to.
+class Journal:
+    """What phases of a run and its ancestry made, recalled and written down, and what queued tasks refer to.
 
     `problems`: every problem that a task of this round or of the queue is about, by id.
 
@@ -38,12 +39,30 @@ class RunHistory:
         """Whether the round is finished and on disk."""
         return round_number <= self._writer.last_round
 
-    def groups(self, round_number: int, stage: Stage) -> list[Group] | None:
-        """The groups that a stage made, from a finished round or the journal; None where they are still to be made."""
+    def recall(self, round_number: int, stage: Stage) -> PhaseRecords | None:
+        """What a stage made, from a finished round or the journal; None where it is still to be made."""
+        if not self.is_recorded(round_number):
+            return self._writer.recall_phase(round_number, self._stages.index(stage), stage.period, stage.phase)
+        finished = self._finished_round(round_number)
+        origin = Origin.REFLECTION if stage.period is Period.REWARD else Origin.SOLVE
+        return PhaseRecords(
+            groups=finished.groups.get(stage.period, ()),
+            recycled=tuple(task for task in finished.recycled if task.origin is origin),
+        )
+
+    def record(self, round_number: int, stage: Stage, records: PhaseRecords) -> None:
+        """Write down what a stage made."""
+        self._writer.record_phase(round_number, self._stages.index(stage), stage.period, stage.phase, records)
+
+    def recall_handed(self, round_number: int, stage: Stage) -> PhaseRecords | None:
+        """The groups that a person handed a stage before a kill or stop; None where it had the trainer's own."""
         if self.is_recorded(round_number):
-            return list(self._finished_round(round_number).groups.get(stage.period, ()))
-        recalled = self._writer.recall_phase(round_number, self._stages.index(stage), stage.period, stage.phase)
-        return list(recalled.groups) if recalled is not None else None
+            return None
+        return self._writer.recall_handed(round_number, self._stages.index(stage), stage.period)
+
+    def record_handed(self, round_number: int, stage: Stage, records: PhaseRecords) -> None:
+        """Write down the groups that a stage was handed, before it works on them."""
+        self._writer.record_handed(round_number, self._stages.index(stage), stage.period, records)
 
     def frozen_candidates(self, round_number: int) -> tuple[Candidate, ...]:
         """The pool that judges are asked about in the evaluation after a round (`frozen_candidates`)."""
@@ -61,7 +80,7 @@ class RunHistory:
         self._sources = {name: sources[name] for name in wanted if name in sources}
         self.problems = {task.problem_id: self.problems[task.problem_id] for task in state.queue.tasks}
 
-    def recall(self, state: TrainerState) -> None:
+    def restore(self, state: TrainerState) -> None:
         """After a resume: the groups and problems of the round under way, and what queued tasks refer to.
 
         Raises:
@@ -92,9 +111,12 @@ class RunHistory:
                     f"The journal of {self._writer.path} lacks {stage} of round {flight.round}, which its checkpoint "
                     "needs: go back to an earlier round."
                 )
+            handed = self.recall_handed(flight.round, stage)
+            if handed is not None:
+                flight.groups |= by_period(stage, handed.groups)
             flight.problems += recalled.problems
-            if recalled.groups:
-                flight.groups[stage.period] = recalled.groups
+            if stage.phase in (Phase.ROLL_OUT, Phase.VERIFY):
+                flight.hold(stage, recalled.groups)
 
     def _finished_round(self, number: int) -> RoundRecords:
         for folder in self._folders:

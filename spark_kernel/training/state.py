@@ -63,7 +63,8 @@ def schedule(period: PeriodSection) -> tuple[Stage, ...]:
 class RoundState:
     """The round in flight. `stage` counts the stages done; groups are kept by the period that sampled them.
 
-    `cursor_after` is the problem cursor once this round's problems are taken.
+    `rolled_out`: the ids of all tasks that a period sampled, also where a person left some out
+    later. `cursor_after` is the problem cursor once this round's problems are taken.
     """
 
     round: int
@@ -71,11 +72,19 @@ class RoundState:
     cursor_after: int | None = None
     problems: tuple[Problem, ...] = ()
     groups: dict[Period, tuple[Group, ...]] = field(default_factory=dict)
+    rolled_out: dict[Period, frozenset[str]] = field(default_factory=dict)
     recycled: dict[Period, Recycled] = field(default_factory=dict)
     exclusions: list[Exclusion] = field(default_factory=list)
     updates: list[UpdateStats] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def hold(self, stage: Stage, groups: Sequence[Group]) -> list[Group]:
+        """Keep the groups that a stage made as those of its period."""
+        self.groups[stage.period] = tuple(groups)
+        if stage.phase is Phase.ROLL_OUT:
+            self.rolled_out[stage.period] = frozenset(group.task.id for group in groups)
+        return list(groups)
 
     @property
     def made(self) -> tuple[Task, ...]:

@@ -6,15 +6,13 @@
 
 The trainer owns no tensors and does no arithmetic: it hands each stage's records to the next and to the run folder.
 What the run folder already holds is never sampled again: a resumed run reads the recorded rollouts and repeats the
-updates, bit for bit.
+updates, bit for bit. A stage works on the groups it is handed, and the run folder holds those it worked on.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,31 +23,21 @@ from spark_kernel.evaluate.policy_evaluation import evaluate_policy
 from spark_kernel.learner.checkpoint import STATE_FOLDER
 from spark_kernel.problems.images import adopt_images
 from spark_kernel.prompts.build import solve_task
-from spark_kernel.records import (
-    Exclusion,
-    ExclusionReason,
-    Group,
-    Period,
-    Problem,
-    Recycled,
-    RoundReport,
-    Task,
-    UpdateStats,
-)
+from spark_kernel.records import Exclusion, ExclusionReason, Group, Period, Recycled, RoundReport, Task, UpdateStats
 from spark_kernel.recycle.recycle import re_evaluate, recycle
 from spark_kernel.rollout.roll_out import fitting, roll_out
 from spark_kernel.runs.bundles import PhaseRecords, RoundRecords
 from spark_kernel.runs.checkpoints import checkpoint_name
-from spark_kernel.runs.codec import dumps, to_json
+from spark_kernel.runs.codec import dumps, from_json, to_json
 from spark_kernel.runs.layout import CHECKPOINTS
 from spark_kernel.runs.writer import RunWriter
 from spark_kernel.training.assembly import Parts
-from spark_kernel.training.events import Event, Listener, StopRequest
+from spark_kernel.training.bookkeeping import Bookkeeper
+from spark_kernel.training.events import Listener, StopRequest
 from spark_kernel.training.interrupt import stops_on_signals
-from spark_kernel.training.journal import RunHistory
 from spark_kernel.training.peak_memory import peak_memory
 from spark_kernel.training.round_metrics import round_report
-from spark_kernel.training.state import Phase, RoundState, Stage, TrainerState, schedule
+from spark_kernel.training.state import Phase, RoundState, Stage, TrainerState
 from spark_kernel.verify.score_groups import score_groups
 
 TRAINER_STATE = "trainer.json"
@@ -58,8 +46,9 @@ TRAINER_STATE = "trainer.json"
 class Trainer:
     """Drives a run, phase by phase or in one go.
 
-    Start one with `runs.lifecycle` (`start_run`, `resume_run`, `fork_run`). A phase called out of order is a
-    `PhaseError` that says what is due.
+    Start one with `training.lifecycle` (`start_run`, `resume_run`, `fork_run`). A phase called out of order is a
+    `PhaseError` that says what is due. `verify`, `recycle` and `update` take the groups of the phase before; handed
+    edited or fewer ones they work on those, and a resumed run does too.
 
     Args:
         config: the run's configuration.
@@ -84,16 +73,13 @@ class Trainer:
         self.parts = parts
         self.state = state
         self.listeners = list(listeners)
-        self.stop = StopRequest()
         self.pause = StopRequest()
         self.stopped = False
-        self._stages = schedule(config.period)
-        self._phase_started = 0.0
         self._outcome: Literal["finished", "stopped", "failed"] = "stopped"
-        self._quiet = False
         self._unrecorded: tuple[tuple[int, int], tuple[UpdateStats, tuple[Exclusion, ...]]] | None = None
-        self._history = RunHistory(writer, self._stages, history)
-        self._history.recall(state)
+        self._book = Bookkeeper(config, writer, state, parts.remarks, self.listeners, history)
+        self._journal = self._book.journal
+        self.stop = self._book.stop
 
     # --- where the run stands
 
@@ -105,21 +91,22 @@ class Trainer:
     @property
     def due(self) -> Stage:
         """The stage that comes next."""
-        return self._stages[self.state.flight.stage]
+        return self._book.due
 
     @property
     def policy_version(self) -> int:
         """Completed updates of the policy."""
-        return self.parts.policy.version
+        return self.parts.learner.version
 
     # --- the round
 
     def roll_out(self) -> list[Group]:
         """Phase 1: sample n outputs for every task of the period; new problems, or tasks taken from the queue."""
-        with self._phase(Phase.ROLL_OUT) as stage:
-            groups = self._history.groups(self.state.flight.round, stage)
-            tasks, exclusions = self._solve_tasks() if stage.period is Period.POLICY else self._recycled_tasks()
-            if groups is None:
+        with self._book.phase(Phase.ROLL_OUT) as stage:
+            first = stage.period is Period.POLICY
+            tasks, exclusions = self._solve_tasks() if first else self._recycled_tasks()
+
+            def make() -> PhaseRecords:
                 groups = roll_out(
                     self.parts.engine,
                     tasks,
@@ -127,56 +114,71 @@ class Trainer:
                     seed=self.config.seed,
                     round=self.state.flight.round,
                     images_root=self.writer.path,
-                    on_progress=self._progress,
+                    on_progress=self._book.progress,
                     check_stop=self.stop.check,
                 )
-            self.state.flight.groups[stage.period] = tuple(groups)
-            self._record(stage, PhaseRecords(problems=self._new_problems(stage), groups=tuple(groups)), exclusions)
-        return groups
+                problems = self.state.flight.problems if first else ()
+                return PhaseRecords(problems=problems, groups=tuple(groups), exclusions=exclusions)
+
+            return self.state.flight.hold(stage, self._book.once(stage, make).groups)
 
     def verify(self, groups: Sequence[Group] | None = None) -> list[Group]:
         """Phase 2: score every output in worker processes; advantages within each group."""
-        with self._phase(Phase.VERIFY) as stage:
-            own = self._own_groups(stage, groups)
-            scored = self._history.groups(self.state.flight.round, stage)
-            if scored is None:
+        with self._book.phase(Phase.VERIFY) as stage:
+            own = self._handed(stage, groups)
+
+            def make() -> PhaseRecords:
                 scored = score_groups(
                     self.parts.pool,
                     own,
-                    self._history.problems,
+                    self._journal.problems,
                     estimator=self.config.objective.advantage,
                     delta=self.config.objective.delta,
-                    on_progress=self._progress,
+                    on_progress=self._book.progress,
                 )
                 self.stop.check()
-            self.state.flight.groups[stage.period] = tuple(scored)
-            self._record(stage, PhaseRecords(groups=tuple(scored)), ())
-        return scored
+                return PhaseRecords(groups=tuple(scored))
+
+            return self.state.flight.hold(stage, self._book.once(stage, make).groups)
 
     def recycle(self, groups: Sequence[Group] | None = None) -> Recycled:
         """Phase 3: make judge and reflection tasks of scored rollouts; after a reward period, of its reflections."""
-        with self._phase(Phase.RECYCLE) as stage:
-            own = self._own_groups(stage, groups)
-            made = self._recycled_from(stage.period, own)
+        with self._book.phase(Phase.RECYCLE) as stage:
+            own = self._handed(stage, groups)
+
+            def make() -> PhaseRecords:
+                made = self._recycled_from(stage.period, own)
+                balance = {"balance_before": dict(made.balance_before), "balance_after": dict(made.balance_after)}
+                return PhaseRecords(recycled=made.tasks, exclusions=made.exclusions, meta=balance)
+
+            records = self._book.once(stage, make)
+            made = Recycled(
+                records.recycled,
+                records.exclusions,
+                records.meta.get("balance_before", {}),
+                records.meta.get("balance_after", {}),
+            )
             self.state.queue = self.state.queue.add(made.tasks)
             self.state.flight.recycled[stage.period] = made
-            self._record(stage, PhaseRecords(recycled=made.tasks), made.exclusions)
         return made
 
     def update(self, groups: Sequence[Group] | None = None) -> UpdateStats | None:
         """Phase 4: one update of the policy from the period's groups; None where there was nothing to train on."""
-        with self._phase(Phase.UPDATE) as stage:
-            own = self._own_groups(stage, groups)
-            stats: UpdateStats | None = None
-            exclusions: tuple[Exclusion, ...] = ()
-            if own:
-                stats, exclusions = self._updated(stage, own)
-            self._record(stage, PhaseRecords(meta={"stats": to_json(stats) if stats else None}), exclusions)
-        return stats
+        with self._book.phase(Phase.UPDATE) as stage:
+            own = self._handed(stage, groups)
+
+            def make() -> PhaseRecords:
+                if not own:
+                    return PhaseRecords(meta={"stats": None})
+                stats, left_out = self._updated(stage, own)
+                return PhaseRecords(exclusions=left_out, meta={"stats": to_json(stats)})
+
+            stats = self._book.once(stage, make, again=True).meta["stats"]
+        return None if stats is None else from_json(UpdateStats, stats)
 
     def report(self) -> RoundReport:
         """The end of a round: its report and tables are written, and the next round is due."""
-        with self._phase(Phase.REPORT):
+        with self._book.phase(Phase.REPORT):
             flight = self.state.flight
             report = round_report(flight, policy_version=self.policy_version, queue_length=len(self.state.queue))
             records = RoundRecords(
@@ -191,13 +193,13 @@ class Trainer:
                     "peak_memory": peak_memory(),
                 },
             )
-            if not self._history.is_recorded(flight.round):
+            if not self._journal.is_recorded(flight.round):
                 self.writer.finish_round(records, report)
         self.state.completed = flight.round
         self.state.cursor = flight.cursor_after if flight.cursor_after is not None else self.state.cursor
-        self._history.forget_all_but(self.state)
+        self._journal.forget_all_but(self.state)
         self.state.flight = RoundState(round=flight.round + 1)
-        self._emit("round_finished", round=flight.round, data=to_json(report))
+        self._book.emit("round_finished", round=flight.round, data=to_json(report))
         return report
 
     def step(self) -> Any:
@@ -217,12 +219,12 @@ class Trainer:
 
     def replay_round(self, done: int, total: int) -> None:
         """Repeat a round that is on disk, for its updates alone; the run's events are not written again."""
-        self._quiet = True
+        self._book.quiet = True
         try:
             self.round()
         finally:
-            self._quiet = False
-        self._emit("progress", phase="replay", done=done, total=total)
+            self._book.quiet = False
+        self._book.emit("progress", phase="replay", done=done, total=total)
 
     def train(self, rounds: int | None = None) -> list[RoundReport]:
         """Rounds up to the configured number, or `rounds` more; evaluations and checkpoints where they are due.
@@ -237,7 +239,7 @@ class Trainer:
         self.stopped = False
         preflight = self.parts.preflight
         planned = {} if preflight is None else {"memory": preflight.line}
-        self._emit("run_started", data={"rounds": last, "completed": self.state.completed, **planned})
+        self._book.emit("run_started", data={"rounds": last, "completed": self.state.completed, **planned})
         try:
             self._finish_round(last)  # a kill may have come between the round and what follows it
             while self.state.completed < last:
@@ -246,43 +248,42 @@ class Trainer:
         except Stopped:
             self.stopped = True
             self.checkpoint()
-            self._emit("stopped", data={"due": str(self.due)})
+            self._book.emit("stopped", data={"due": str(self.due)})
             return reports
         self._outcome = "finished"
-        self._emit("run_finished", data={"completed": self.state.completed})
+        self._book.emit("run_finished", data={"completed": self.state.completed})
         return reports
 
     def evaluate(self) -> HeldOutEvaluation:
         """Evaluate the policy, as it is between two rounds, on held-out problems; written to the run folder."""
+        completed = self.state.completed
         if self.state.flight.stage:
             raise PhaseError(f"Evaluation comes between rounds: {self.due} is due in round {self.state.flight.round}.")
         started = time.perf_counter()
-        self._emit("phase_started", round=self.state.completed, phase="evaluate")
-
-        def progress(line: str, finished: int, total: int) -> None:
-            self._emit("progress", round=self.state.completed, phase=f"evaluate {line}", done=finished, total=total)
-
+        self._book.emit("phase_started", round=completed, phase="evaluate")
         with stops_on_signals(self.stop.ask):
             evaluation, records = evaluate_policy(
                 self.parts.for_evaluation,
-                round=self.state.completed,
-                frozen=self._history.frozen_candidates(self.state.completed),
+                round=completed,
+                frozen=self._journal.frozen_candidates(completed),
                 images_root=self.writer.path,
-                on_progress=progress,
+                on_progress=lambda line, done, total: self._book.emit(
+                    "progress", round=completed, phase=f"evaluate {line}", done=done, total=total
+                ),
                 check_stop=self.stop.check,
             )
-        self._remarks()
+        self._book.remarks()
         self.writer.write_evaluation(records, evaluation.summary)
-        self._emit(
-            "evaluation_finished",
-            round=self.state.completed,
-            phase="evaluate",
-            data={"seconds": time.perf_counter() - started, "summary": evaluation.summary},
-        )
+        found = {"seconds": time.perf_counter() - started, "summary": evaluation.summary}
+        self._book.emit("evaluation_finished", round=completed, phase="evaluate", data=found)
         return evaluation
 
     def checkpoint(self) -> Path:
-        """Write a checkpoint of this instant: after a round, between two phases, or in mid-update after a stop."""
+        """Write a checkpoint of this instant: after a round, between two phases, or in mid-update after a stop.
+
+        An update of a period may take many optimizer steps, minutes of a large model: in mid-update the steps that are
+        done are kept, so that a stop loses no more than one.
+        """
         in_flight = self.state.flight.stage > 0
         round_number = self.state.flight.round if in_flight else self.state.completed
 
@@ -292,7 +293,7 @@ class Trainer:
 
         path = self.writer.write_checkpoint(checkpoint_name(round_number, in_progress=in_flight), write)
         self.writer.prune_checkpoints(self.config.checkpoint.keep)
-        self._emit("checkpoint_written", round=round_number, data={"in_progress": in_flight})
+        self._book.emit("checkpoint_written", round=round_number, data={"in_progress": in_flight})
         return path
 
     def close(self) -> None:
@@ -316,7 +317,7 @@ class Trainer:
         taken = self.parts.stream.take(self.state.cursor, self.config.problems.per_round, round=flight.round)
         flight.cursor_after = taken.cursor
         flight.problems = tuple(adopt_images(problem, self.writer.path) for problem in taken.problems)
-        self._history.problems |= {problem.id: problem for problem in flight.problems}
+        self._journal.problems |= {problem.id: problem for problem in flight.problems}
         tasks = [solve_task(problem, seed=self.config.seed, round=flight.round) for problem in flight.problems]
         fitting = self._fits(tasks)
         too_long = tuple(
@@ -328,31 +329,24 @@ class Trainer:
 
     def _recycled_tasks(self) -> tuple[list[Task], tuple[Exclusion, ...]]:
         """The tasks that this reward period takes from the queue; what is too old leaves it."""
-        flight = self.state.flight
-        queue, too_old = self.state.queue.drop_old(flight.round, self.config.recycle.max_age)
-        taken, self.state.queue = queue.take(self.config.recycle, self.config.quotas, flight.round)
+        flight, recycling = self.state.flight, self.config.recycle
+        queue, too_old = self.state.queue.drop_old(flight.round, recycling.max_age)
+        taken, self.state.queue = queue.take(recycling, self.config.quotas, flight.round)
         if not taken:
-            flight.notes.append(
-                f"No reward period: {len(queue)} recycled tasks wait, {self.config.recycle.minimum} needed."
-            )
+            flight.notes.append(f"No reward period: {len(queue)} recycled tasks wait, {recycling.minimum} needed.")
         return list(taken), too_old
 
     def _recycled_from(self, period: Period, groups: Sequence[Group]) -> Recycled:
-        if not self.config.period.train_reward:
+        config, problems = self.config, self._journal.problems
+        keyed: dict[str, Any] = {"seed": config.seed, "round": self.state.flight.round, "fits": self._fits}
+        if not config.period.train_reward:
             return Recycled()
-        keyed: dict[str, Any] = {"seed": self.config.seed, "round": self.state.flight.round, "fits": self._fits}
         if period is Period.POLICY:
-            return recycle(groups, self._history.problems, self.config.recycle, self.config.quotas, **keyed)
-        if not self.config.recycle.re_evaluation:
+            return recycle(groups, problems, config.recycle, config.quotas, **keyed)
+        if not config.recycle.re_evaluation:
             return Recycled()
-        return re_evaluate(
-            groups,
-            self._history.problems,
-            self._history.sources_for(self.state.flight),
-            self.config.recycle,
-            self.config.quotas,
-            **keyed,
-        )
+        sources = self._journal.sources_for(self.state.flight)
+        return re_evaluate(groups, problems, sources, config.recycle, config.quotas, **keyed)
 
     def _updated(self, stage: Stage, groups: Sequence[Group]) -> tuple[UpdateStats, tuple[Exclusion, ...]]:
         """The learner's update; not once more where it was done but not written down (disk full, engine not synced)."""
@@ -363,7 +357,7 @@ class Trainer:
                 groups,
                 period=stage.period,
                 round=flight.round,
-                on_progress=self._progress,
+                on_progress=self._book.progress,
                 check_stop=self.stop.check,
             )
             flight.updates.append(result[0])
@@ -372,7 +366,8 @@ class Trainer:
         self.parts.engine.sync(self.parts.policy)
         return self._unrecorded[1]
 
-    # --- small helpers
+    def _handed(self, stage: Stage, groups: Sequence[Group] | None) -> list[Group]:
+        return self._book.handed(stage, groups, half_done=self.parts.learner.in_update)
 
     def _fits(self, tasks: Sequence[Task]) -> list[bool]:
         return fitting(
@@ -382,78 +377,6 @@ class Trainer:
             context_length=self.parts.policy.loaded.context_length,
             images_root=self.writer.path,
         )
-
-    def _progress(self, done: int, total: int) -> None:
-        self.stop.check()
-        self._emit("progress", done=done, total=total)
-
-    @contextmanager
-    def _phase(self, phase: Phase) -> Iterator[Stage]:
-        """Refuse a phase that is not due; time it, announce it, and count it as done when it succeeds."""
-        stage = self.due
-        flight = self.state.flight
-        if stage.phase is not phase:
-            raise PhaseError(f"{phase} was called, but in round {flight.round} {stage} is due.")
-        before = (self.state.queue, len(flight.exclusions), len(flight.notes))
-        started = self._phase_started = time.perf_counter()
-        self._emit("phase_started")
-        try:
-            with stops_on_signals(self.stop.ask):
-                yield stage
-        except BaseException:  # whatever stopped it, a phase that is repeated must find what it found before
-            self.state.queue = before[0]
-            del flight.exclusions[before[1] :], flight.notes[before[2] :]
-            raise
-        seconds = flight.seconds.setdefault(f"{stage.period}/{stage.phase}", time.perf_counter() - started)
-        self._emit("phase_finished", data={"seconds": seconds, "peak_memory": peak_memory()})
-        flight.stage += 1
-
-    def _record(self, stage: Stage, records: PhaseRecords, exclusions: Sequence[Exclusion]) -> None:
-        """Keep a phase's exclusions and write its records to the journal, unless the folder has them already.
-
-        The seconds and the engine's remarks of a phase that is only repeated are those of the first time.
-        """
-        flight = self.state.flight
-        flight.exclusions += exclusions
-        if self._history.is_recorded(flight.round):
-            return
-        index = self._stages.index(stage)
-        seconds = time.perf_counter() - self._phase_started
-        recalled = self.writer.recall_phase(flight.round, index, stage.period, stage.phase)
-        if recalled is None:
-            notes = self._remarks()
-            meta = {**records.meta, "seconds": seconds} | ({"notes": notes} if notes else {})
-            records = replace(records, exclusions=tuple(exclusions), meta=meta)
-            self.writer.record_phase(flight.round, index, stage.period, stage.phase, records)
-        else:
-            seconds = float(recalled.meta["seconds"])
-            notes = recalled.meta.get("notes", [])
-        flight.notes += notes
-        flight.seconds[f"{stage.period}/{stage.phase}"] = seconds
-
-    def _remarks(self) -> list[str]:
-        """What the engine had to say since the last call; it becomes an event at once."""
-        remarks = self.parts.remarks.take()
-        for sentence in remarks:
-            self._emit("remark", data={"text": sentence})
-        return list(remarks)
-
-    def _own_groups(self, stage: Stage, given: Sequence[Group] | None) -> list[Group]:
-        """The groups the stage works on: the trainer's own, which those a caller passes must match."""
-        flight = self.state.flight
-        periods = [Period.POLICY, Period.REWARD] if stage.period is Period.JOINT else [stage.period]
-        if stage.period is Period.JOINT and not self.config.period.train_policy:
-            periods = [Period.REWARD]
-        own = [group for period in periods for group in flight.groups.get(period, ())]
-        if given is not None and [g.task.id for g in given] != [g.task.id for g in own]:
-            raise PhaseError(
-                f"{stage} works on the {len(own)} groups that {periods[0]} period's roll_out made; other groups were "
-                "given. Call it without arguments, or with what the phase before returned."
-            )
-        return own
-
-    def _new_problems(self, stage: Stage) -> tuple[Problem, ...]:
-        return self.state.flight.problems if stage.period is Period.POLICY else ()
 
     def _finish_round(self, last: int) -> None:
         """Between two rounds: the evaluation and the checkpoint that are due here and not on disk yet."""
@@ -466,20 +389,3 @@ class Trainer:
         due = completed and (completed % self.config.checkpoint.every == 0 or completed == last)
         if due and not (self.writer.path / CHECKPOINTS / checkpoint_name(completed)).exists():
             self.checkpoint()
-
-    def _emit(self, name: str, **fields: Any) -> None:
-        if self._quiet:
-            return
-        stage = self.due
-        defaults: dict[str, Any] = {
-            "round": self.state.flight.round,
-            "period": str(stage.period),
-            "phase": str(stage.phase),
-        }
-        event = Event(name, **(defaults | fields))
-        if name != "progress":
-            self.writer.append_event(
-                {"event": name, "round": event.round, "period": event.period, "phase": event.phase, **event.data}
-            )
-        for listener in self.listeners:
-            listener(event)

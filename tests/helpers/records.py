@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from spark_kernel.objective.advantages import advantages
 from spark_kernel.records import Group, Kind, Message, Origin, Parse, Rollout, Score, Task
 
@@ -49,3 +52,8 @@ def make_group(
         for i, (output, reward) in enumerate(zip(outputs, rewards, strict=True))
     )
     return Group(task, rollouts)
+
+
+def without_seconds(groups: Iterable[Group]) -> list[Group]:
+    """The groups with all times set to 0: what two equal runs have in common."""
+    return [group.with_rollouts(tuple(replace(r, seconds=0.0) for r in group.rollouts)) for group in groups]
