@@ -21,7 +21,7 @@ import torch
 
 from spark_kernel.config import load_config
 from spark_kernel.runs.reader import TABLES, RunReader
-from spark_kernel.runs.schemas import SCHEMAS
+from spark_kernel.runs.schemas import TABLE_SCHEMAS
 from spark_kernel.training.lifecycle import start_run
 from workbench.commands import quiet_transformers
 from workbench.recorded import NAME, recorded_run
@@ -85,7 +85,7 @@ def check_equal(run: Path, packed: Path) -> None:
     for name in TABLES:
         if not one.table(name).equals(other.table(name)):
             raise SystemExit(f"packing changed the table {name}")
-        if name in SCHEMAS and not other.table(name).schema.equals(SCHEMAS[name]):
+        if not other.table(name).schema.equals(TABLE_SCHEMAS[name]):
             raise SystemExit(f"packing changed the columns of {name}")
 
 

@@ -21,16 +21,17 @@ import pytest
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.evaluate.kind_stats import kind_stats
 from spark_kernel.records import Group, ImageRef, Kind, Period, Rollout, RoundReport, Task
-from spark_kernel.runs.bundles import RoundRecords
+from spark_kernel.runs.bundles import HELD_OUT, RoundRecords
 from spark_kernel.runs.checkpoints import checkpoint_name
 from spark_kernel.runs.environment import describe_environment
 from spark_kernel.runs.reader import TABLES, RunReader
-from spark_kernel.runs.schemas import EVALUATION_TABLES, REPORT_SCHEMAS, ROUND_TABLES, SCHEMAS
+from spark_kernel.runs.schemas import EVALUATION_TABLES, ROUND_TABLES, SCHEMAS, TABLE_SCHEMAS
 from spark_kernel.runs.status import list_runs
 from spark_kernel.runs.writer import RunWriter
 from tests.helpers.recorded_runs import (
     CONFIG,
     ENVIRONMENT,
+    OTHER_SUITE,
     fill_checkpoint,
     make_evaluation,
     make_round,
@@ -60,6 +61,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.finish_round(records, with_kinds(records, report))
         for round in (0, 3):
             writer.write_evaluation(*make_evaluation(round))
+            writer.write_evaluation(*make_evaluation(round, OTHER_SUITE))
+        writer.write_evaluation(*make_evaluation(2, OTHER_SUITE))
         writer.write_checkpoint(checkpoint_name(3), fill_checkpoint)
         writer.close("finished")
     return run
@@ -290,7 +293,7 @@ def test_updates_queue_and_evaluations(recorded: Path) -> None:
 def test_the_documentation_names_every_column() -> None:
     text = DOC.read_text(encoding="utf-8")
     words = set(re.findall(r"\w+", text))
-    for name, schema in (SCHEMAS | REPORT_SCHEMAS).items():
+    for name, schema in TABLE_SCHEMAS.items():
         assert name in words
         missing = set(schema.names) - words
         assert name == "kind_stats" or not missing, (name, missing)
@@ -307,7 +310,7 @@ def test_tables_hold_the_chosen_rounds(recorded: Path) -> None:
     assert reader.table("rollouts", [2]).num_rows == counts[2]
     assert set(reader.table("rollouts", [3, 1])["round"].to_pylist()) == {1, 3}
     assert reader.table("kind_stats", [1])["round"].to_pylist() == [1] * len(reader.report(1).kinds)
-    assert reader.table("evaluations")["round"].to_pylist() == [0, 3]
+    assert reader.table("evaluations", suite=HELD_OUT)["round"].to_pylist() == [0, 3]
     assert reader.table("eval_rollouts", [0]).num_rows > 0
     for attempt in (lambda: reader.table("rollouts", [9]), lambda: reader.report(9), lambda: reader.read_round(9)):
         with pytest.raises(RunFolderError, match="9"):
@@ -323,7 +326,7 @@ def test_tables_of_a_new_run_are_empty_with_all_columns(fresh: RunWriter) -> Non
     for name in TABLES:
         if name == "events":
             continue
-        assert reader.table(name).schema.equals((SCHEMAS | REPORT_SCHEMAS)[name])
+        assert reader.table(name).schema.equals(TABLE_SCHEMAS[name])
         assert reader.table(name).num_rows == reader.query(f"SELECT * FROM {name}").num_rows == 0
         assert reader.query(f"SELECT * FROM {name}").schema.names == reader.table(name).schema.names
     assert set(ROUND_TABLES) | set(EVALUATION_TABLES) < set(TABLES)

@@ -37,6 +37,7 @@ from spark_kernel.runs.writer import RunWriter
 from tests.helpers.recorded_runs import (
     CONFIG,
     ENVIRONMENT,
+    OTHER_SUITE,
     fill_checkpoint,
     make_evaluation,
     make_round,
@@ -305,9 +306,12 @@ def check_prefix(run: Path) -> int:
     for info in infos:
         assert (info.period, info.phase) == expected[info.index][:2]
         assert reader.phase(info) == expected[info.index][2]
-    assert all(round <= last for round in reader.evaluations)
-    for round in reader.evaluations:
-        assert (reader.read_evaluation(round), reader.evaluation(round)) == make_evaluation(round)
+    assert all(round <= last for suite in reader.suites for round in reader.evaluated(suite))
+    for suite in reader.suites:
+        for round in reader.evaluated(suite):
+            assert (reader.read_evaluation(round, suite), reader.evaluation(round, suite)) == make_evaluation(
+                round, suite
+            )
     for info in reader.checkpoints:
         assert info.round <= last + info.in_progress
         assert verify_checkpoint(info.path).round == info.round
@@ -367,7 +371,7 @@ def test_a_run_survives_being_killed_at_any_moment(fast_folder: Path, monkeypatc
     assert max(seen) > 2, "the loop never got anywhere"
 
 
-@pytest.mark.parametrize("moment", range(7))
+@pytest.mark.parametrize("moment", range(9))
 def test_going_back_is_finished_after_a_kill_in_the_middle(
     writer: RunWriter, run: Path, moment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +379,8 @@ def test_going_back_is_finished_after_a_kill_in_the_middle(
         write_round(writer, round)
         writer.write_checkpoint(checkpoint_name(round), fill_checkpoint)
     writer.write_evaluation(*make_evaluation(3))
+    for round in (1, 2, 3):
+        writer.write_evaluation(*make_evaluation(round, OTHER_SUITE))
 
     class Killed(BaseException):
         pass
@@ -384,7 +390,7 @@ def test_going_back_is_finished_after_a_kill_in_the_middle(
 
     def failing(self: Path, target: Path) -> Path:
         nonlocal renames
-        if self.parent.name in ("rounds", "checkpoints", "evaluations"):
+        if self.parent.name in ("rounds", "checkpoints", "evaluations", OTHER_SUITE):
             renames += 1
             if renames > moment:
                 raise Killed
@@ -394,17 +400,19 @@ def test_going_back_is_finished_after_a_kill_in_the_middle(
     try:
         writer.drop_rounds_after(1)
     except Killed:
-        assert moment < 5
+        assert moment < 7
     monkeypatch.undo()
     check_prefix(run)
     writer.close()
     with RunWriter.open(run) as again:
         assert again.rounds() == [1]
         assert again.evaluations() == []
+        assert again.evaluations(OTHER_SUITE) == [1]
         assert [info.name for info in list_checkpoints(run)] == ["000001"]
-    moved = sorted(p.relative_to(run).as_posix() for p in (run / "discarded").glob("*/*/*"))
-    names = ("checkpoints/000002", "checkpoints/000003", "evaluations/000003", "rounds/000002", "rounds/000003")
-    assert moved == [f"discarded/0001/{name}" for name in names]
+    moved = {p.parent.relative_to(run).as_posix() for p in (run / "discarded").rglob("*.*") if p.name[0] in "cr"}
+    other = f"evaluations/{OTHER_SUITE}"
+    names = ("checkpoints/000002", "checkpoints/000003", "evaluations/000003", f"{other}/000002", f"{other}/000003")
+    assert {f"discarded/0001/{name}" for name in (*names, "rounds/000002", "rounds/000003")} == moved
 
 
 def test_going_back_twice_loses_nothing(writer: RunWriter, run: Path) -> None:

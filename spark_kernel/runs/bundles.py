@@ -10,6 +10,8 @@ from spark_kernel.records import Exclusion, Group, Period, Problem, Task
 
 SCHEMA_VERSION = 1
 """Version of everything in a run folder; a reader refuses a folder with a higher one."""
+HELD_OUT = "held_out"
+"""The suite of the run's own held-out evaluations; every other suite has a name of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +48,17 @@ class RoundRecords:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRecords:
-    """The held-out evaluation after a round (0: before the first).
+    """An evaluation after a round (0: before the first).
 
-    `groups`: by a name for the part of the evaluation, for example "greedy", "sampled", "judge", "reflection".
+    `groups`: by a name for the part of the evaluation, for example "solve", "own/pointwise/answer", "reflection".
+    `suite`: what was asked; `layout.evaluation_folder` says which names there may be.
     """
 
     round: int
     problems: tuple[Problem, ...] = ()
     groups: Mapping[str, tuple[Group, ...]] = field(default_factory=dict)
     exclusions: tuple[Exclusion, ...] = ()
+    suite: str = HELD_OUT
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,16 @@ from spark_kernel.runs.checkpoints import list_checkpoints
 from spark_kernel.runs.codec import dumps
 from spark_kernel.runs.events import utc_now
 from spark_kernel.runs.files import replace_file, sync_folder
-from spark_kernel.runs.layout import CHECKPOINTS, DISCARDED, EVALUATIONS, JOURNAL, ROUNDS, list_numbers, numbered
+from spark_kernel.runs.layout import (
+    CHECKPOINTS,
+    DISCARDED,
+    EVALUATIONS,
+    JOURNAL,
+    ROUNDS,
+    list_numbers,
+    numbered,
+    suite_folders,
+)
 from spark_kernel.runs.storage import read_json
 
 INTENT = "discard.json"
@@ -49,9 +58,9 @@ def _later(run: Path, round: int) -> list[Path]:
     """What comes after a round, in the order in which it may go: no checkpoint may outlive its round."""
     checkpoints = [info.path for info in reversed(list_checkpoints(run)) if info.round > round]
     numbered_folders = [
-        run / name / numbered(number)
-        for name in (EVALUATIONS, JOURNAL, ROUNDS)
-        for number in reversed(list_numbers(run / name))
+        parent / numbered(number)
+        for parent in (*suite_folders(run).values(), run / JOURNAL, run / ROUNDS)
+        for number in reversed(list_numbers(parent))
         if number > round
     ]
     return checkpoints + numbered_folders
@@ -61,8 +70,12 @@ def _move(run: Path, folder: Path, round: int) -> None:
     for name in (CHECKPOINTS, EVALUATIONS, JOURNAL, ROUNDS):
         (folder / name).mkdir(exist_ok=True)
     for path in _later(run, round):
-        path.rename(folder / path.parent.name / path.name)
-        sync_folder(folder / path.parent.name)
+        target = folder / path.relative_to(run)
+        if not target.parent.exists():  # of a suite
+            target.parent.mkdir()
+            sync_folder(target.parent.parent)
+        path.rename(target)
+        sync_folder(target.parent)
         sync_folder(path.parent)
     _write_intent(run, folder, round, done=True)
 

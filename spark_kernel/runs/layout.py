@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.records import Period
-from spark_kernel.runs.bundles import SCHEMA_VERSION, PhaseInfo, RunInfo
+from spark_kernel.runs.bundles import HELD_OUT, SCHEMA_VERSION, PhaseInfo, RunInfo
 from spark_kernel.runs.codec import from_json, loads
 
 RUN_JSON = "run.json"
@@ -30,6 +30,7 @@ HANDED = "handed"
 PHASE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 PHASE_FOLDER = re.compile(rf"(\d{{2,}})-({'|'.join(Period)})-({PHASE_NAME.pattern})")
 NUMBER = re.compile(r"\d{6,}")
+SUITE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
 def numbered(number: int) -> str:
@@ -49,13 +50,62 @@ def phase_folder(run: Path, info: PhaseInfo) -> Path:
 
 
 def list_numbers(folder: Path) -> list[int]:
-    """The numbers of the round folders in `rounds`, `evaluations` or `journal`, ascending. Links are not followed."""
+    """The numbers of the round folders in `rounds`, `journal` or a suite's, ascending. Links are not followed."""
     try:
         with os.scandir(folder) as entries:
             names = [e.name for e in entries if NUMBER.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
     return sorted(int(name) for name in names)
+
+
+def suite_folder(run: Path, suite: str = HELD_OUT) -> Path:
+    """Where a suite's evaluations lie, by round: the run's own in `evaluations` itself, any other in a folder there.
+
+    Raises:
+        InputError: a suite name that could not be a folder name.
+    """
+    if suite == HELD_OUT:
+        return run / EVALUATIONS
+    if not SUITE.fullmatch(suite):
+        raise InputError(
+            f'"{suite}" is no name of a suite: use small letters, digits, "-" and "_", beginning with a letter, '
+            "at most 64 of them."
+        )
+    return run / EVALUATIONS / suite
+
+
+def evaluation_folder(run: Path, round: int, suite: str = HELD_OUT) -> Path:
+    """The folder of the evaluation of a suite after a round.
+
+    Raises:
+        InputError: as `suite_folder`.
+    """
+    return suite_folder(run, suite) / numbered(round)
+
+
+def suite_folders(run: Path) -> dict[str, Path]:
+    """The folders of evaluations by suite, the run's own first, the others by name. Links are not followed."""
+    try:
+        with os.scandir(run / EVALUATIONS) as entries:
+            names = [e.name for e in entries if SUITE.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return {}
+    return {suite: suite_folder(run, suite) for suite in dict.fromkeys((HELD_OUT, *sorted(names)))}
+
+
+def list_suites(run: Path) -> list[str]:
+    """The suites that have an evaluation, the run's own first, the others by name."""
+    return [suite for suite, folder in suite_folders(run).items() if list_numbers(folder)]
+
+
+def list_evaluations(run: Path, suite: str = HELD_OUT) -> list[int]:
+    """The rounds after which there is an evaluation of a suite, ascending.
+
+    Raises:
+        InputError: as `suite_folder`.
+    """
+    return list_numbers(suite_folder(run, suite))
 
 
 def list_phases(run: Path, round: int) -> list[PhaseInfo]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from spark_kernel.errors import RunFolderError
 from spark_kernel.runs.events import EVENTS
 from spark_kernel.runs.files import TEMPORARY
-from spark_kernel.runs.layout import CONFIG, ENVIRONMENT, EVALUATIONS, FOLDERS, ROUNDS, RUN_JSON, list_numbers
+from spark_kernel.runs.layout import CONFIG, ENVIRONMENT, FOLDERS, ROUNDS, RUN_JSON, list_numbers, list_suites
 from spark_kernel.runs.lock import LOCK
 
 BEFORE_RUN_JSON = frozenset({LOCK, TEMPORARY, CONFIG, ENVIRONMENT, EVENTS, *FOLDERS})
@@ -39,5 +39,5 @@ def refuse_used(run: Path) -> None:
     if RUN_JSON in names:
         raise RunFolderError(f"{run} holds a run already: resume it, fork it, or choose another name.")
     others = sorted(names - BEFORE_RUN_JSON)
-    if others or any(list_numbers(run / name) for name in (ROUNDS, EVALUATIONS)):
+    if others or list_numbers(run / ROUNDS) or list_suites(run):
         raise RunFolderError(f"{run} is not empty (it holds {others[0] if others else ROUNDS}): choose another folder.")

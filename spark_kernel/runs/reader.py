@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+from pyarrow.fs import LocalFileSystem
 
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.records import ImageRef, RoundReport
 from spark_kernel.runs import storage
-from spark_kernel.runs.bundles import EvaluationRecords, PhaseInfo, PhaseRecords, RoundRecords, RunInfo
+from spark_kernel.runs.bundles import HELD_OUT, EvaluationRecords, PhaseInfo, PhaseRecords, RoundRecords, RunInfo
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints
 from spark_kernel.runs.codec import decode_plain
 from spark_kernel.runs.events import read_events
@@ -25,13 +26,15 @@ from spark_kernel.runs.images import image_path
 from spark_kernel.runs.layout import (
     CONFIG,
     ENVIRONMENT,
-    EVALUATIONS,
     META,
     REPORT,
     ROUNDS,
+    evaluation_folder,
     first_round,
+    list_evaluations,
     list_numbers,
     list_phases,
+    list_suites,
     numbered,
     phase_folder,
     read_run_info,
@@ -44,10 +47,10 @@ from spark_kernel.runs.report_tables import (
     reports_table,
     updates_table,
 )
-from spark_kernel.runs.schemas import EVALUATION_TABLES, REPORT_SCHEMAS, ROUND_TABLES, SCHEMAS
+from spark_kernel.runs.schemas import EVALUATION_TABLES, REPORT_SCHEMAS, SCHEMAS, TABLE_SCHEMAS
 from spark_kernel.runs.status import RunStatus, run_status
 
-TABLES = (*ROUND_TABLES, *EVALUATION_TABLES, *REPORT_SCHEMAS)
+TABLES = tuple(TABLE_SCHEMAS)
 """The names that `RunReader.table` and `RunReader.query` know."""
 ATTEMPTS = 5
 """How often a read starts again because a folder vanished."""
@@ -85,7 +88,20 @@ class RunReader:
     @property
     def evaluations(self) -> list[int]:
         """The rounds after which there is a held-out evaluation; the newest may belong to the round in flight."""
-        return list_numbers(self.path / EVALUATIONS)
+        return list_evaluations(self.path)
+
+    @property
+    def suites(self) -> list[str]:
+        """The suites that have an evaluation: "held_out", the run's own, first."""
+        return list_suites(self.path)
+
+    def evaluated(self, suite: str = HELD_OUT) -> list[int]:
+        """The rounds after which there is an evaluation of a suite; for "held_out" the same as `evaluations`.
+
+        Raises:
+            InputError: a name that no suite can have.
+        """
+        return list_evaluations(self.path, suite)
 
     @property
     def checkpoints(self) -> list[CheckpointInfo]:
@@ -139,21 +155,23 @@ class RunReader:
             raise RunFolderError(f"{self.path} no longer has round {round}.") from None
         return value if isinstance(value, dict) else {}
 
-    def evaluation(self, round: int) -> dict[str, Any]:
-        """The summary of the held-out evaluation after a round.
+    def evaluation(self, round: int, suite: str = HELD_OUT) -> dict[str, Any]:
+        """The summary of the evaluation of a suite after a round.
 
         Raises:
             RunFolderError: there is none, or it is damaged.
+            InputError: a name that no suite can have.
         """
-        return self._of_evaluation(storage.read_evaluation_report, round)
+        return self._of_evaluation(storage.read_evaluation_report, round, suite)
 
-    def read_evaluation(self, round: int) -> EvaluationRecords:
-        """The records of the held-out evaluation after a round.
+    def read_evaluation(self, round: int, suite: str = HELD_OUT) -> EvaluationRecords:
+        """The records of the evaluation of a suite after a round.
 
         Raises:
             RunFolderError: there is none, or it is damaged.
+            InputError: a name that no suite can have.
         """
-        return self._of_evaluation(storage.read_evaluation, round)
+        return self._of_evaluation(partial(storage.read_evaluation, suite=suite), round, suite)
 
     def phases(self) -> list[PhaseInfo]:
         """The recorded phases of the round in flight, in order; empty between rounds."""
@@ -182,20 +200,25 @@ class RunReader:
         """
         return image_path(self.path, image)
 
-    def table(self, name: str, rounds: Sequence[int] | None = None) -> pa.Table:
+    def table(self, name: str, rounds: Sequence[int] | None = None, suite: str | None = None) -> pa.Table:
         """A table of all rounds, or of the given ones; its columns are there even when it is empty.
 
-        `name` is one of `TABLES`; "events" knows no rounds.
+        Args:
+            name: one of `TABLES`.
+            rounds: "events" knows none.
+            suite: of evaluations, which have it as a column: this suite alone; None: all.
 
         Raises:
-            InputError: no such table.
+            InputError: no such table, a suite of a table that knows none, or a name that no suite can have.
             RunFolderError: a round that is not there, or a damaged file.
         """
         if name not in TABLES:
             raise InputError(f'There is no table "{name}": choose one of {", ".join(TABLES)}.')
+        if suite is not None and "suite" not in TABLE_SCHEMAS[name].names:
+            raise InputError(f'The table "{name}" knows no suites: those of evaluations do.')
         if name in REPORT_SCHEMAS:
-            return self._report_table(name, rounds)
-        return self._again_if_vanished(partial(self._stored_table, name, rounds))
+            return self._report_table(name, rounds, suite)
+        return self._again_if_vanished(partial(self._stored_table, name, rounds, suite))
 
     def query(self, sql: str) -> pa.Table:
         """The result of one SELECT over the views `TABLES`; docs/run-folder.md lists columns and queries.
@@ -216,34 +239,33 @@ class RunReader:
                 continue
         raise RunFolderError(f"{self.path} loses rounds faster than they can be read: read it again later.")
 
-    def _stored_table(self, name: str, rounds: Sequence[int] | None) -> pa.Table:
-        tables = [storage.read_table(folder, name) for folder in self._folders(name, rounds)]
-        return pa.concat_tables([SCHEMAS[name].empty_table(), *tables])
+    def _stored_table(self, name: str, rounds: Sequence[int] | None, suite: str | None) -> pa.Table:
+        tables = []
+        for folder, own in self._folders(name, rounds, suite):
+            table = storage.read_table(folder, name)
+            if own is not None:
+                table = table.add_column(1, TABLE_SCHEMAS[name].field("suite"), pa.repeat(own, table.num_rows))
+            tables.append(table)
+        return pa.concat_tables([TABLE_SCHEMAS[name].empty_table(), *tables])
 
     def _query(self, sql: str) -> pa.Table:
-        files = {name: self._files(name) for name in SCHEMAS if name in TABLES}
-        views: dict[str, Callable[[], Any]] = {
-            name: partial(ds.dataset, [str(file) for file in found], schema=SCHEMAS[name], format="parquet")
-            for name, found in files.items()
-        }
-        views |= {name: partial(self._report_table, name, None) for name in REPORT_SCHEMAS}
+        found = {name: self._folders(name, None, None) for name in SCHEMAS if name in TABLES}
+        views: dict[str, Callable[[], Any]] = {name: partial(_dataset, name, places) for name, places in found.items()}
+        views |= {name: partial(self._report_table, name, None, None) for name in REPORT_SCHEMAS}
         try:
             return run_query(sql, views)
         except (InputError, RunFolderError) as error:
-            lost = next((file for found in files.values() for file in found if not file.parent.is_dir()), None)
+            lost = next((folder for places in found.values() for folder, _ in places if not folder.is_dir()), None)
             if lost is None:
                 raise
             raise FileNotFoundError(str(lost)) from error
 
-    def _files(self, name: str) -> list[Path]:
-        return [storage.parquet_path(folder, name) for folder in self._folders(name, None)]
-
-    def _report_table(self, name: str, rounds: Sequence[int] | None) -> pa.Table:
+    def _report_table(self, name: str, rounds: Sequence[int] | None, suite: str | None) -> pa.Table:
         if name == "events":
             return events_table(self.events())
         if name == "evaluations":
-            chosen = self.evaluations if rounds is None else rounds
-            return evaluations_table({round: self.evaluation(round) for round in chosen})
+            chosen = self._evaluated(rounds, suite)
+            return evaluations_table({(own, round): self.evaluation(round, own) for own, round in chosen})
         make = {"reports": reports_table, "kind_stats": kind_stats_table, "updates": updates_table}[name]
         return make(self._some_reports(rounds))
 
@@ -259,19 +281,38 @@ class RunReader:
                     raise
         return reports
 
-    def _folders(self, name: str, rounds: Sequence[int] | None) -> list[Path]:
-        parent = self.path / (EVALUATIONS if name in EVALUATION_TABLES else ROUNDS)
-        present = list_numbers(parent)
+    def _folders(self, name: str, rounds: Sequence[int] | None, suite: str | None) -> list[tuple[Path, str | None]]:
+        """The folders of a table, each with its suite where it has one."""
+        if name in EVALUATION_TABLES:
+            return [(evaluation_folder(self.path, at, own), own) for own, at in self._evaluated(rounds, suite)]
+        present = self.rounds
         for round in rounds or ():
             if round not in present:
-                raise RunFolderError(f"{parent} has no round {round}.")
-        return [parent / numbered(round) for round in (present if rounds is None else rounds)]
+                raise RunFolderError(f"{self.path / ROUNDS} has no round {round}.")
+        return [(self.path / ROUNDS / numbered(round), None) for round in (present if rounds is None else rounds)]
 
-    def _of_evaluation(self, read: Callable[[Path], T], round: int) -> T:
+    def _evaluated(self, rounds: Sequence[int] | None, suite: str | None) -> list[tuple[str, int]]:
+        """Suite and round of the evaluations of a suite, or of all, after all rounds, or after the given ones."""
+        present = {own: self.evaluated(own) for own in (self.suites if suite is None else [suite])}
+        for round in rounds or ():
+            if not any(round in found for found in present.values()):
+                raise RunFolderError(self._no_evaluation(round, suite))
+        return [
+            (own, round)
+            for own, found in present.items()
+            for round in (found if rounds is None else rounds)
+            if round in found
+        ]
+
+    def _of_evaluation(self, read: Callable[[Path], T], round: int, suite: str) -> T:
         try:
-            return read(self.path / EVALUATIONS / numbered(round))
+            return read(evaluation_folder(self.path, round, suite))
         except FileNotFoundError:
-            raise RunFolderError(f"{self.path} has no evaluation after round {round}.") from None
+            raise RunFolderError(self._no_evaluation(round, suite)) from None
+
+    def _no_evaluation(self, round: int, suite: str | None) -> str:
+        of_suite = f" of suite {suite}" if suite not in (None, HELD_OUT) else ""
+        return f"{self.path} has no evaluation{of_suite} after round {round}."
 
     def _round_folder(self, round: int) -> Path:
         folder = self.path / ROUNDS / numbered(round)
@@ -283,3 +324,17 @@ class RunReader:
     def _last_round(self) -> int:
         rounds = self.rounds
         return rounds[-1] if rounds else first_round(self.info) - 1
+
+
+def _dataset(name: str, places: Sequence[tuple[Path, str | None]]) -> ds.Dataset:
+    """The files of a table, read as a query needs them; the suite is a constant of each file."""
+    files = [str(storage.parquet_path(folder, name)) for folder, _ in places]
+    if name not in EVALUATION_TABLES:
+        return ds.dataset(files, schema=SCHEMAS[name], format="parquet")
+    return ds.FileSystemDataset.from_paths(
+        files,
+        schema=TABLE_SCHEMAS[name],
+        format=ds.ParquetFileFormat(),
+        filesystem=LocalFileSystem(),
+        partitions=[ds.field("suite") == suite for _, suite in places],
+    )

@@ -39,9 +39,12 @@ def updates_table(reports: Iterable[RoundReport]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=REPORT_SCHEMAS["updates"])
 
 
-def evaluations_table(reports: Mapping[int, Mapping[str, Any]]) -> pa.Table:
-    """One row per held-out evaluation, its report as JSON text."""
-    rows = [{"round": round, "report": dumps(encode_plain(report))} for round, report in reports.items()]
+def evaluations_table(reports: Mapping[tuple[str, int], Mapping[str, Any]]) -> pa.Table:
+    """One row per evaluation (suite, round), its report as JSON text."""
+    rows = [
+        {"round": round, "suite": suite, "report": dumps(encode_plain(report))}
+        for (suite, round), report in reports.items()
+    ]
     return pa.Table.from_pylist(rows, schema=REPORT_SCHEMAS["evaluations"])
 
 

@@ -102,7 +102,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "eval_rollouts": _schema("eval_rollouts", _with_part(ROLLOUT_FIELDS)),
     "eval_exclusions": _schema("eval_exclusions", EXCLUSION_FIELDS),
 }
-"""Schemas of the Parquet files. "planned" occurs in the journal only; the "eval_" files lie in evaluations/NNNNNN/
+"""Schemas of the Parquet files. "planned" occurs in the journal only; the "eval_" files lie in an evaluation's folder
 under their names without the prefix."""
 
 ROUND_TABLES = ("problems", "tasks", "rollouts", "recycled", "exclusions")
@@ -167,7 +167,14 @@ REPORT_SCHEMAS: dict[str, pa.Schema] = {
             notes=pa.list_(pa.string()),
         )
     ),
-    "evaluations": pa.schema(_fields(round=pa.int64(), report=pa.string())),
+    "evaluations": pa.schema(_fields(round=pa.int64(), suite=pa.string(), report=pa.string())),
     "events": pa.schema(_fields(number=pa.int64(), time=pa.string(), event=pa.string(), body=pa.string())),
 }
 """Tables that the reader makes from report.json and events.jsonl."""
+
+TABLE_SCHEMAS: dict[str, pa.Schema] = {
+    **{name: SCHEMAS[name] for name in ROUND_TABLES},
+    **{name: SCHEMAS[name].insert(1, pa.field("suite", pa.string())) for name in EVALUATION_TABLES},
+    **REPORT_SCHEMAS,
+}
+"""Every table as the reader gives it. The suite of an evaluation's rows is that of their folder, not in the files."""

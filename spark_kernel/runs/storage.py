@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from spark_kernel.errors import RunFolderError
 from spark_kernel.records import Period, RoundReport
-from spark_kernel.runs.bundles import EvaluationRecords, PhaseInfo, PhaseRecords, RoundRecords
+from spark_kernel.runs.bundles import HELD_OUT, EvaluationRecords, PhaseInfo, PhaseRecords, RoundRecords
 from spark_kernel.runs.codec import decode_plain, dumps, encode_plain, from_json, loads, to_json
 from spark_kernel.runs.files import write_file
 from spark_kernel.runs.layout import META, REPORT
@@ -163,7 +163,7 @@ def read_report(folder: Path) -> RoundReport:
 
 
 def write_evaluation(folder: Path, records: EvaluationRecords, report: Mapping[str, Any]) -> None:
-    """One held-out evaluation: four tables and report.json."""
+    """One evaluation: four tables and report.json; its suite is said by the folder's place."""
     tasks, rollouts = group_tables(records.round, records.groups, "eval_")
     write_table(folder, "eval_problems", problems_table(records.round, records.problems, "eval_problems"))
     write_table(folder, "eval_tasks", tasks)
@@ -172,19 +172,20 @@ def write_evaluation(folder: Path, records: EvaluationRecords, report: Mapping[s
     write_json(folder / REPORT, encode_plain(report, "report"))
 
 
-def read_evaluation(folder: Path) -> EvaluationRecords:
-    """The records of a held-out evaluation."""
+def read_evaluation(folder: Path, suite: str = HELD_OUT) -> EvaluationRecords:
+    """The records of an evaluation, whose folder is that of its suite."""
     with _readable(folder):
         return EvaluationRecords(
             round=int(folder.name),
             problems=read_problems(read_table(folder, "eval_problems")),
             groups=read_groups(read_table(folder, "eval_tasks"), read_table(folder, "eval_rollouts")),
             exclusions=read_exclusions(read_table(folder, "eval_exclusions")),
+            suite=suite,
         )
 
 
 def read_evaluation_report(folder: Path) -> dict[str, Any]:
-    """The summary of a held-out evaluation, as the evaluation wrote it."""
+    """The summary of an evaluation, as the evaluation wrote it."""
     value = decode_plain(read_json(folder / REPORT))
     if not isinstance(value, dict):
         raise RunFolderError(f"{folder / REPORT} is damaged: it is not an object.")

@@ -17,6 +17,7 @@ from spark_kernel.errors import InputError, PhaseError, RunFolderError, Stopped
 from spark_kernel.records import Period, RoundReport
 from spark_kernel.runs import storage
 from spark_kernel.runs.bundles import (
+    HELD_OUT,
     SCHEMA_VERSION,
     EvaluationRecords,
     ParentRun,
@@ -42,18 +43,20 @@ from spark_kernel.runs.layout import (
     CHECKPOINTS,
     CONFIG,
     ENVIRONMENT,
-    EVALUATIONS,
     FOLDERS,
     HANDED,
     JOURNAL,
     ROUNDS,
     RUN_JSON,
+    evaluation_folder,
     first_round,
+    list_evaluations,
     list_numbers,
     list_phases,
     numbered,
     phase_folder,
     read_run_info,
+    suite_folders,
 )
 from spark_kernel.runs.lock import WriterLock
 from spark_kernel.runs.new_folder import refuse_used
@@ -148,9 +151,9 @@ class RunWriter:
         """The finished rounds, ascending."""
         return list_numbers(self.path / ROUNDS)
 
-    def evaluations(self) -> list[int]:
-        """The rounds after which there is a held-out evaluation, ascending."""
-        return list_numbers(self.path / EVALUATIONS)
+    def evaluations(self, suite: str = HELD_OUT) -> list[int]:
+        """The rounds after which there is an evaluation of a suite, ascending."""
+        return list_evaluations(self.path, suite)
 
     def read_round(self, round: int) -> RoundRecords:
         """The records of a finished round, groups in the order of the update: what a resumed run replays.
@@ -249,20 +252,25 @@ class RunWriter:
             self._drop_journal(due)
 
     def write_evaluation(self, records: EvaluationRecords, report: Mapping[str, Any]) -> None:
-        """Write the held-out evaluation after a round, in place of an earlier one after the same round.
+        """Write an evaluation after a round, in place of an earlier one of its suite after the same round.
 
         Raises:
             PhaseError: a round that is neither finished nor in flight.
+            InputError: a suite name that could not be a folder name.
             RunFolderError: disk full or not writable.
         """
         self._require_open()
         if not first_round(self.info) - 1 <= records.round <= self.last_round + 1:
             raise PhaseError(f"Round {records.round} has not been run: it cannot be evaluated.")
-        target = self.path / EVALUATIONS / numbered(records.round)
-        doing = f"record the evaluation after round {records.round}"
+        target = evaluation_folder(self.path, records.round, records.suite)
+        doing = f"record the evaluation after round {records.round} ({records.suite})"
+        with disk_errors(self.path, doing):
+            if not target.parent.exists():
+                target.parent.mkdir()
+                sync_folder(target.parent.parent)
         with staged_folder(self.path, target, doing, replace=True) as temporary:
             storage.write_evaluation(temporary, records, report)
-        self._note({"event": "evaluation", "round": records.round})
+        self._note({"event": "evaluation", "round": records.round, "suite": records.suite})
 
     def write_checkpoint(
         self, name: str, write: Callable[[Path], None], *, position: Mapping[str, Any] | None = None
@@ -382,7 +390,8 @@ class RunWriter:
             for rest in (self.path / TEMPORARY).iterdir():
                 shutil.rmtree(rest) if rest.is_dir() and not rest.is_symlink() else rest.unlink()
             restore_replaced(self.path, self.path / CHECKPOINTS)
-            restore_replaced(self.path, self.path / EVALUATIONS)
+            for parent in suite_folders(self.path).values():
+                restore_replaced(self.path, parent)
             finish_discards(self.path)
             for round in list_numbers(self.path / JOURNAL):
                 restore_replaced(self.path, self.path / JOURNAL / numbered(round))

@@ -19,11 +19,12 @@ from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, veri
 from spark_kernel.runs.configuration import read_config
 from spark_kernel.runs.environment import describe_environment
 from spark_kernel.runs.layout import (
-    EVALUATIONS,
     IMAGES,
     INHERITED,
     ROUNDS,
+    evaluation_folder,
     first_round,
+    list_evaluations,
     list_numbers,
     numbered,
     read_run_info,
@@ -229,8 +230,7 @@ def _copy_history(trainer: Trainer, history: Sequence[Path]) -> None:
                 shutil.copytree(folder / ROUNDS / numbered(number), inherited / ROUNDS / numbered(number))
                 break
     for folder in reversed(history):
-        evaluated = list_numbers(folder / EVALUATIONS)
+        evaluated = list_evaluations(folder)
         if evaluated:
-            name = numbered(evaluated[0])
-            shutil.copytree(folder / EVALUATIONS / name, inherited / EVALUATIONS / name)
+            shutil.copytree(evaluation_folder(folder, evaluated[0]), evaluation_folder(inherited, evaluated[0]))
             break

@@ -26,7 +26,7 @@ from spark_kernel.records import (
     UpdateStats,
     View,
 )
-from spark_kernel.runs.bundles import EvaluationRecords, PhaseRecords, RoundRecords
+from spark_kernel.runs.bundles import HELD_OUT, EvaluationRecords, PhaseRecords, RoundRecords
 from spark_kernel.runs.checkpoints import checkpoint_name
 from spark_kernel.runs.codec import to_json
 from spark_kernel.runs.writer import RunWriter
@@ -182,10 +182,13 @@ def make_round(round: int) -> tuple[RoundRecords, Phases, RoundReport]:
     return records, phases, report
 
 
-def make_evaluation(round: int) -> tuple[EvaluationRecords, dict[str, object]]:
-    """A held-out evaluation: sampled answers, judgements of them and reflections."""
-    source = ArithmeticSource(seed=99)
-    problems = tuple(source.problem(index) for index in range(4))
+OTHER_SUITE = "other-sums_2"
+
+
+def make_evaluation(round: int, suite: str = HELD_OUT) -> tuple[EvaluationRecords, dict[str, object]]:
+    """An evaluation: sampled answers, judgements of them and reflections; another suite has problems of its own."""
+    source = ArithmeticSource(seed=99 if suite == HELD_OUT else 98)
+    problems = tuple(source.problem(index) for index in range(4 if suite == HELD_OUT else 5))
     solved = tuple(sample_group(solve_task(problem, seed=6, round=round), round, 2 * round) for problem in problems)
     tasks = recycle(problems, solved, round, Origin.SOLVE)
     groups = tuple(sample_group(task, round, 2 * round) for task in tasks)
@@ -195,7 +198,7 @@ def make_evaluation(round: int) -> tuple[EvaluationRecords, dict[str, object]]:
         "reflection": tuple(group for group in groups if group.task.kind is Kind.REFLECTION),
     }
     exclusion = Exclusion(round, "evaluation", ExclusionReason.PROMPT_TOO_LONG, "p-1", Kind.SOLVE)
-    records = EvaluationRecords(round, problems, parts, (exclusion,))
+    records = EvaluationRecords(round, problems, parts, (exclusion,), suite)
     correct = [rollout.score.correct for group in solved for rollout in group.scored if rollout.score]
     accuracy = {"value": sum(map(bool, correct)) / len(correct), "low": None, "high": None, "n": len(correct)}
     chosen = [(place + round) % len(group.rollouts) for place, group in enumerate(solved)]
@@ -233,7 +236,8 @@ def run_and_write_forever(path: str, ready: str) -> None:
             if index == 2 and round % 3 == 0:
                 writer.write_checkpoint(checkpoint_name(round, in_progress=True), fill_checkpoint)
         writer.finish_round(records, report)
-        writer.write_evaluation(*make_evaluation(round))
+        for suite in (HELD_OUT, OTHER_SUITE):
+            writer.write_evaluation(*make_evaluation(round, suite))
         writer.write_checkpoint(checkpoint_name(round), fill_checkpoint)
         writer.prune_checkpoints(2)
         if round % 5 == 0 and not (run / "discarded" / f"{round // 5:04d}").exists():

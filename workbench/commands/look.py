@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -21,15 +21,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShowArguments:
-    """A run's report: first and last round beside each other; with --round everything about one round."""
+    """A run's report: first and last round beside each other; with --round everything about one round.
+
+    Evaluations are the run's own, on its held-out problems; with --suite those of another suite.
+    """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="The run's folder.")]
     round: Annotated[int | None, tyro.conf.arg(metavar="K", help="Show this round.")] = None
+    suite: Annotated[str | None, tyro.conf.arg(metavar="NAME", help="Show the evaluations of this suite.")] = None
 
 
 def show(arguments: Sequence[str]) -> int:
     """Show a run or a round of it."""
     args = tyro.cli(ShowArguments, prog="workbench show", args=arguments)
+    from spark_kernel.runs.bundles import HELD_OUT
     from spark_kernel.runs.reader import RunReader
     from workbench.reporting.reports import held_out_table, print_report, round_tables
 
@@ -37,8 +42,15 @@ def show(arguments: Sequence[str]) -> int:
     console = make_console()
     for line in _heading(reader):
         console.print(line, soft_wrap=True, markup=False)
+    if args.suite is not None:
+        console.print(held_out_table(_of_suite(reader, args.suite, args.round), title=f"Suite {args.suite}"))
+        return OK
     if args.round is None:
         print_report(reader, console)
+        for suite in reader.suites:
+            if suite != HELD_OUT:
+                rounds = ", ".join(map(str, reader.evaluated(suite)))
+                console.print(f"Also evaluated: {suite}, after round {rounds} (--suite {suite})", soft_wrap=True)
         return OK
     if args.round not in reader.evaluations or args.round in reader.rounds:
         for part in round_tables(reader.report(args.round)):
@@ -46,6 +58,15 @@ def show(arguments: Sequence[str]) -> int:
     if args.round in reader.evaluations:
         console.print(held_out_table({args.round: reader.evaluation(args.round)}))
     return OK
+
+
+def _of_suite(reader: RunReader, suite: str, round: int | None) -> dict[int, Mapping[str, Any]]:
+    """The summaries of a suite's evaluations: of one round, or the first and the last."""
+    rounds = reader.evaluated(suite) if round is None else [round]
+    if not rounds:
+        there = ", ".join(reader.suites) or "none"
+        raise InputError(f"{reader.path} has no evaluation of suite {suite}; suites there: {there}.")
+    return {at: reader.evaluation(at, suite) for at in dict.fromkeys((rounds[0], rounds[-1]))}
 
 
 @dataclass(frozen=True)

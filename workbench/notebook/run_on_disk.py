@@ -11,7 +11,7 @@ import yaml
 
 from spark_kernel.config import RunConfig, validate_config
 from spark_kernel.errors import InputError, RunFolderError
-from spark_kernel.runs.layout import RUN_JSON
+from spark_kernel.runs.layout import RUN_JSON, suite_folders
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState, RunStatus
 
@@ -89,7 +89,7 @@ class RunOnDisk:
             reader, config = known.reader, known.config
         status = reader.status()
         checkpoints = tuple(info.path.name for info in reader.checkpoints)
-        newest = _changed(run / "rounds"), _changed(run / "evaluations")
+        newest = _changed(run / "rounds"), *map(_changed, suite_folders(run).values())
         phase = status.phase.index if status.phase is not None else None
         self._identity = identity
         return Seen(

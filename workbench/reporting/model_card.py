@@ -13,7 +13,7 @@ from spark_kernel.config import RunConfig
 from spark_kernel.publish.base_model import BaseModel
 from spark_kernel.publish.export import ExportSource
 from spark_kernel.records import RoundReport
-from spark_kernel.runs.layout import EVALUATIONS, INHERITED, list_numbers, numbered
+from spark_kernel.runs.layout import INHERITED, evaluation_folder, list_evaluations
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.storage import read_evaluation_report
 from workbench.reporting.reports import (
@@ -66,9 +66,9 @@ class Card:
     def evaluations(self) -> dict[int, Mapping[str, Any]]:
         """The first and the last held-out evaluation up to these weights, by round; a fork's first is its parent's."""
         found = dict.fromkeys(self.reader.evaluations, self.reader.evaluation)
-        inherited = self.reader.path / INHERITED / EVALUATIONS
-        for number in list_numbers(inherited):
-            found.setdefault(number, lambda round: read_evaluation_report(inherited / numbered(round)))
+        inherited = self.reader.path / INHERITED
+        for number in list_evaluations(inherited):
+            found.setdefault(number, lambda round: read_evaluation_report(evaluation_folder(inherited, round)))
         rounds = sorted(number for number in found if number <= self.source.round)
         return {number: found[number](number) for number in dict.fromkeys((*rounds[:1], *rounds[-1:]))}
 

@@ -49,13 +49,16 @@ def print_report(reader: RunReader, console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def held_out_table(summaries: Mapping[int, Mapping[str, Any]], model: str | None = None) -> RenderableType:
-    """Held-out figures, one column per evaluation, with 95 % intervals clustered by problem.
+def held_out_table(
+    summaries: Mapping[int, Mapping[str, Any]], model: str | None = None, title: str = "Held-out problems"
+) -> RenderableType:
+    """Figures of evaluations, one column each, with 95 % intervals clustered by problem.
 
     Args:
         model: what an evaluation that follows no round is called.
+        title: what was asked.
     """
-    table = plain_table("Held-out problems (95 % intervals)")
+    table = plain_table(f"{title} (95 % intervals)")
     table.add_column("", no_wrap=True)
     for round, summary in summaries.items():
         head = evaluation_name(round, summary) if model is None else f"{model}, {summary.get('problems')} problems"

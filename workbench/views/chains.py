@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spark_kernel.evaluate.intervals import mcnemar_exact
+from spark_kernel.runs.bundles import HELD_OUT
 from spark_kernel.runs.reader import RunReader
 
 ALTERNATIVES = ("vote", "best_of", "weighted_vote")
@@ -108,17 +109,18 @@ class SelfCorrection:
         return tuple(chain for chain in self.chains if chain.transition == transition)
 
 
-def self_correction(reader: RunReader, round: int) -> SelfCorrection | None:
-    """The loop of the evaluation after a round; None where the evaluation had none.
+def self_correction(reader: RunReader, round: int, suite: str = HELD_OUT) -> SelfCorrection | None:
+    """The loop of the evaluation of a suite after a round; None where the evaluation had none.
 
     Raises:
         RunFolderError: there is no such evaluation.
     """
-    loop = reader.evaluation(round).get("lines", {}).get("loop")
+    lines = reader.evaluation(round, suite).get("lines", {})
+    loop = lines.get("loop")
     if loop is None:
         return None
-    problems = {row["id"]: row for row in reader.table("eval_problems", [round]).to_pylist()}
-    chains = _chains(reader, round, problems)
+    problems = {row["id"]: row for row in reader.table("eval_problems", [round], suite).to_pylist()}
+    chains = _chains(reader, round, suite, problems)
     counted = {name: sum(chain.transition == name for chain in chains) for name in TRANSITIONS}
     n = sum(counted.values())
     return SelfCorrection(
@@ -134,7 +136,7 @@ def self_correction(reader: RunReader, round: int) -> SelfCorrection | None:
         tokens=sum(chain.tokens for chain in chains),
         stops=dict(loop.get("stops", {})),
         summary=loop,
-        alternatives=_alternatives(reader.evaluation(round).get("lines", {})),
+        alternatives=_alternatives(lines),
     )
 
 
@@ -154,16 +156,16 @@ def _alternatives(lines: Mapping[str, Any]) -> tuple[Alternative, ...]:
     )
 
 
-def _chains(reader: RunReader, round: int, problems: Mapping[str, Mapping[str, Any]]) -> tuple[Chain, ...]:
+def _chains(reader: RunReader, round: int, suite: str, problems: Mapping[str, Mapping[str, Any]]) -> tuple[Chain, ...]:
     from workbench.views.rollouts import prompt_messages
 
     tasks = {
         (row["part"], row["group_index"]): row
-        for row in reader.table("eval_tasks", [round]).to_pylist()
+        for row in reader.table("eval_tasks", [round], suite).to_pylist()
         if row["part"].startswith("loop/")
     }
     found: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
-    for row in reader.table("eval_rollouts", [round]).to_pylist():
+    for row in reader.table("eval_rollouts", [round], suite).to_pylist():
         if row["part"].startswith("loop/"):
             found.setdefault(row["problem_id"], []).append((tasks[row["part"], row["group_index"]], row))
     chains = []

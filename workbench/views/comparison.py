@@ -8,6 +8,7 @@ from typing import Any
 
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.evaluate.compare import Checkpoint, Comparison, RunResult, compare_runs, line_cells
+from spark_kernel.runs.bundles import HELD_OUT
 from spark_kernel.runs.reader import RunReader
 from workbench.settings_diff import differing
 from workbench.views.series import held_out_figures
@@ -118,18 +119,18 @@ def compare(readers: Sequence[RunReader], *, seed: int = 0) -> RunsComparison:
     return RunsComparison(tuple(names), tuple(points), tuple(rows), _settings(readers, names, notes), tuple(notes))
 
 
-def run_result(reader: RunReader, name: str) -> RunResult:
-    """A run's held-out evaluations with what each had cost.
+def run_result(reader: RunReader, name: str, suite: str = HELD_OUT) -> RunResult:
+    """A run's evaluations of a suite with what each had cost.
 
     A fork's cost counts from where it was forked.
     """
     reports = reader.reports()
     checkpoints = []
-    for round in reader.evaluations:
+    for round in reader.evaluated(suite):
         before = [report for report in reports if report.round <= round]
         rollouts = sum(line.n + line.missing for report in before for line in report.kinds)
         steps = sum(update.optimizer_steps for report in before for update in report.updates)
-        checkpoints.append(Checkpoint(round, rollouts, steps, line_cells(reader.read_evaluation(round).groups)))
+        checkpoints.append(Checkpoint(round, rollouts, steps, line_cells(reader.read_evaluation(round, suite).groups)))
     return RunResult(name, tuple(checkpoints))
 
 

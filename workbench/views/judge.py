@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from spark_kernel.errors import RunFolderError
 from spark_kernel.evaluate.judge_metrics import CalibrationBin
+from spark_kernel.runs.bundles import HELD_OUT
 from spark_kernel.runs.reader import RunReader
 from workbench.views.round_tables import TableCache
 from workbench.views.series import held_out_figures
@@ -58,14 +59,15 @@ class JudgeDetail:
         return next((line for line in self.lines if line.name == name), None)
 
 
-def judge_of_evaluation(reader: RunReader, round: int) -> JudgeDetail:
-    """The judges of the held-out evaluation after a round.
+def judge_of_evaluation(reader: RunReader, round: int, suite: str = HELD_OUT) -> JudgeDetail:
+    """The judges of the evaluation of a suite after a round.
 
     Raises:
         RunFolderError: there is none.
     """
-    lines = reader.evaluation(round).get("lines", {})
-    counted = _confusions(reader.table("eval_tasks", [round]), reader.table("eval_rollouts", [round]), "part")
+    lines = reader.evaluation(round, suite).get("lines", {})
+    tasks, rollouts = (reader.table(name, [round], suite) for name in ("eval_tasks", "eval_rollouts"))
+    counted = _confusions(tasks, rollouts, "part")
     found = []
     for (name, kind), cells in counted.items():
         summary = lines.get("loop", {}).get("judge", {}) if name == "loop/pointwise" else lines.get(name, {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -179,37 +178,12 @@ def rollout_table(cache: TableCache, rounds: Sequence[int], *, ahead: int = 1) -
     for round in rounds:
         tables = cache.round(round)
         verdicts = verdicts_about(cache, round, ahead)
-        parts.append(_rows(tables.rollouts, tables.tasks, tables.problems, "period", verdicts, _before(cache, tables)))
+        parts.append(
+            output_rows(tables.rollouts, tables.tasks, tables.problems, "period", verdicts, _before(cache, tables))
+        )
     if not parts:
         raise RunFolderError("No round was given to show outputs of.")
     return RolloutTable(pa.concat_tables(parts))
-
-
-def evaluation_table(reader: RunReader, round: int) -> RolloutTable:
-    """The outputs of the held-out evaluation after a round; `period` holds the part.
-
-    Raises:
-        RunFolderError: there is none.
-    """
-    tables = {name: reader.table(name, [round]) for name in ("eval_rollouts", "eval_tasks", "eval_problems")}
-    verdicts = _evaluation_verdicts(tables["eval_tasks"], tables["eval_rollouts"])
-    earlier = [number for number in reader.evaluations if number < round]
-    before: dict[Any, str] = {}
-    if earlier:
-        old = reader.table("eval_rollouts", [earlier[-1]]).select(["part", "problem_id", "sample", "kind", "correct"])
-        for row in old.to_pylist():
-            if row["correct"] is not None and row["part"] in ("solve", "loop/solve"):
-                before[row["part"], row["problem_id"], row["sample"]] = "right" if row["correct"] else "wrong"
-    return RolloutTable(
-        _rows(
-            tables["eval_rollouts"],
-            tables["eval_tasks"],
-            tables["eval_problems"],
-            "part",
-            verdicts,
-            lambda row: before.get((row["part"], row["problem_id"], row["sample"])),
-        )
-    )
 
 
 def rollout_detail(
@@ -231,24 +205,10 @@ def rollout_detail(
     """
     tables = cache.round(round)
     table = rollout_table(cache, [round], ahead=ahead)
-    return _detail(
+    return output_detail(
         cache.reader, round, rollout_id, table, tables.rollouts, tables.tasks, "period",
         tuple(verdicts_about(cache, round, ahead).get(rollout_id, ())), decode,
     )  # fmt: skip
-
-
-def evaluation_detail(
-    reader: RunReader,
-    round: int,
-    rollout_id: str,
-    *,
-    decode: Callable[[Sequence[int]], Sequence[str]] | None = None,
-) -> RolloutDetail:
-    """Everything about one output of a held-out evaluation; arguments and errors as in `rollout_detail`."""
-    rollouts, tasks = reader.table("eval_rollouts", [round]), reader.table("eval_tasks", [round])
-    verdicts = _evaluation_verdicts(tasks, rollouts).get(rollout_id, [])
-    table = evaluation_table(reader, round)
-    return _detail(reader, round, rollout_id, table, rollouts, tasks, "part", tuple(verdicts), decode)
 
 
 def prompt_messages(task: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -274,7 +234,7 @@ def image_views(reader: RunReader, images: Iterable[Mapping[str, str]]) -> tuple
     return tuple(found)
 
 
-def _detail(
+def output_detail(
     reader: RunReader,
     round: int,
     rollout_id: str,
@@ -285,6 +245,11 @@ def _detail(
     verdicts: tuple[Verdict, ...],
     decode: Callable[[Sequence[int]], Sequence[str]] | None,
 ) -> RolloutDetail:
+    """Everything about one output of a round or an evaluation (`place`: period or part).
+
+    Raises:
+        RunFolderError: no such output.
+    """
     row = next(iter(table.table.filter(pc.equal(table.table["id"], rollout_id)).to_pylist()), None)
     if row is None:
         raise RunFolderError(f"Round {round} of {reader.info.name} has no output {rollout_id}.")
@@ -313,7 +278,7 @@ def _detail(
     )
 
 
-def _rows(
+def output_rows(
     rollouts: pa.Table,
     tasks: pa.Table,
     problems: pa.Table,
@@ -321,7 +286,7 @@ def _rows(
     verdicts: Mapping[str, Sequence[Verdict]],
     before: Callable[[Mapping[str, Any]], str | None],
 ) -> pa.Table:
-    """One row per output with the columns `COLUMNS`."""
+    """One row per output with the columns `COLUMNS`, of a round or an evaluation (`place`: period or part)."""
     known = {row["id"]: row for row in problems.select(["id", "question", "gold"]).to_pylist()}
     owners = {
         (row[place], row["group_index"]): row
@@ -370,15 +335,6 @@ def _before(cache: TableCache, tables: RoundTables) -> Callable[[Mapping[str, An
             if problem in wanted and problem not in found:
                 found[problem] = "right" if share >= 0.5 else "wrong"
     return lambda row: found.get(row["problem_id"]) if row["kind"] == Kind.SOLVE else None
-
-
-def _evaluation_verdicts(tasks: pa.Table, rollouts: pa.Table) -> dict[str, list[Verdict]]:
-    from workbench.views.verdicts import verdicts_in
-
-    found: dict[str, list[Verdict]] = defaultdict(list)
-    for source, verdict in verdicts_in(tasks, rollouts, "part"):
-        found[source].append(verdict)
-    return found
 
 
 def _preset_mask(table: pa.Table, preset: Preset) -> Any:

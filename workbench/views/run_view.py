@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spark_kernel.errors import RunFolderError
+from spark_kernel.runs.bundles import HELD_OUT
 from spark_kernel.runs.reader import RunReader
 from workbench.views.chains import SelfCorrection, self_correction
+from workbench.views.evaluation_rollouts import evaluation_detail, evaluation_table
 from workbench.views.judge import JudgeDetail, judge_of_evaluation, judge_of_round
 from workbench.views.recycled import Funnel, Lineage, RecycledRow, funnel, lineage, recycled_rows
 from workbench.views.rollouts import (
     RolloutDetail,
     RolloutTable,
-    evaluation_detail,
-    evaluation_table,
     rollout_detail,
     rollout_table,
 )
@@ -53,9 +53,13 @@ class RunView:
         flying = {info.round for info in self.reader.phases()} - set(rounds)
         return (*rounds, *sorted(flying))
 
-    def evaluations(self) -> tuple[int, ...]:
-        """The rounds after which there is a held-out evaluation, ascending; 0 is before the first round."""
-        return tuple(self.reader.evaluations)
+    def suites(self) -> tuple[str, ...]:
+        """The suites that have an evaluation; "held_out", the run's own, first."""
+        return tuple(self.reader.suites)
+
+    def evaluations(self, suite: str = HELD_OUT) -> tuple[int, ...]:
+        """The rounds after which there is an evaluation of a suite, ascending; 0 is before the first round."""
+        return tuple(self.reader.evaluated(suite))
 
     def series(self, most: int = MOST_POINTS) -> RoundSeries:
         """Figures over rounds for the dashboard, thinned to about `most` points a curve."""
@@ -75,15 +79,19 @@ class RunView:
         """Everything about one output; `decode` turns token ids into the text of each."""
         return rollout_detail(self._cache, round, rollout_id, decode=decode, ahead=self._ahead())
 
-    def evaluation_rollouts(self, round: int) -> RolloutTable:
-        """The outputs of the held-out evaluation after a round; the column `period` holds the part."""
-        return evaluation_table(self.reader, round)
+    def evaluation_rollouts(self, round: int, suite: str = HELD_OUT) -> RolloutTable:
+        """The outputs of the evaluation of a suite after a round; the column `period` holds the part."""
+        return evaluation_table(self.reader, round, suite)
 
     def evaluation_rollout(
-        self, round: int, rollout_id: str, decode: Callable[[Sequence[int]], Sequence[str]] | None = None
+        self,
+        round: int,
+        rollout_id: str,
+        decode: Callable[[Sequence[int]], Sequence[str]] | None = None,
+        suite: str = HELD_OUT,
     ) -> RolloutDetail:
-        """Everything about one output of a held-out evaluation."""
-        return evaluation_detail(self.reader, round, rollout_id, decode=decode)
+        """Everything about one output of an evaluation."""
+        return evaluation_detail(self.reader, round, rollout_id, decode=decode, suite=suite)
 
     def recycled(self, round: int) -> tuple[RecycledRow, ...]:
         """The tasks made in a round and what became of them so far."""
@@ -97,13 +105,13 @@ class RunView:
         """From opportunities to the update, for tasks made in `rounds`; counts add up."""
         return funnel(self._cache, rounds, ahead=self._ahead())
 
-    def self_correction(self, round: int) -> SelfCorrection | None:
-        """The test-time loop of the evaluation after a round; None where that evaluation had none."""
-        return self_correction(self.reader, round)
+    def self_correction(self, round: int, suite: str = HELD_OUT) -> SelfCorrection | None:
+        """The test-time loop of the evaluation of a suite after a round; None where that evaluation had none."""
+        return self_correction(self.reader, round, suite)
 
-    def judge(self, round: int, *, held_out: bool) -> JudgeDetail:
-        """The judges of the evaluation after a round (`held_out`), or of the training round."""
-        return judge_of_evaluation(self.reader, round) if held_out else judge_of_round(self._cache, round)
+    def judge(self, round: int, *, held_out: bool, suite: str = HELD_OUT) -> JudgeDetail:
+        """The judges of the evaluation of a suite after a round (`held_out`), or of the training round."""
+        return judge_of_evaluation(self.reader, round, suite) if held_out else judge_of_round(self._cache, round)
 
     def _ahead(self) -> int:
         """Rounds after which nothing more is said about a round's outputs: a task waits `max_age` rounds, and what is

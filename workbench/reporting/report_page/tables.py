@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.runs.codec import encode_plain
 from spark_kernel.runs.reader import RunReader
-from spark_kernel.runs.schemas import EVALUATION_TABLES, REPORT_SCHEMAS, ROUND_TABLES, SCHEMAS
+from spark_kernel.runs.schemas import EVALUATION_TABLES, REPORT_SCHEMAS, TABLE_SCHEMAS
 from workbench.reporting.report_page.files import writing
 
 FORMATS = ("csv", "parquet")
@@ -42,26 +42,32 @@ def write_tables(reader: RunReader, folder: Path, format: str) -> list[Path]:
         raise RunFolderError(f"{folder} cannot be made: {error.strerror}. Choose another folder.") from error
     write = _write_csv if format == "csv" else _write_parquet
     written = []
-    for name in (*ROUND_TABLES, *EVALUATION_TABLES, *REPORT_SCHEMAS):
+    for name, schema in TABLE_SCHEMAS.items():
         path = folder / f"{name}.{format}"
         with writing(path) as file:
-            write(file, (SCHEMAS | REPORT_SCHEMAS)[name], _parts(reader, name))
+            write(file, schema, _parts(reader, name))
         written.append(path)
     return written
 
 
 def _parts(reader: RunReader, name: str) -> Iterator[pa.Table]:
-    """The table round by round; those made of reports in one piece."""
+    """The table a round at a time; those made of reports in one piece."""
     if name in REPORT_SCHEMAS:
         yield reader.table(name)
         return
-    rounds: Callable[[], list[int]] = lambda: reader.evaluations if name in EVALUATION_TABLES else reader.rounds  # noqa: E731
-    for round in rounds():
+    for round, suite in _present(reader, name):
         try:
-            yield reader.table(name, [round])
+            yield reader.table(name, [round], suite)
         except RunFolderError:
-            if round in rounds():
+            if (round, suite) in _present(reader, name):
                 raise
+
+
+def _present(reader: RunReader, name: str) -> list[tuple[int, str | None]]:
+    """The rounds of a table; of evaluations with their suite."""
+    if name not in EVALUATION_TABLES:
+        return [(round, None) for round in reader.rounds]
+    return [(round, suite) for suite in reader.suites for round in reader.evaluated(suite)]
 
 
 def _write_parquet(file: IO[bytes], schema: pa.Schema, parts: Iterator[pa.Table]) -> None:

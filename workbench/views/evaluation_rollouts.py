@@ -1,0 +1,65 @@
+"""The outputs of an evaluation as rows to filter, and one of them with everything about it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from spark_kernel.runs.bundles import HELD_OUT
+from spark_kernel.runs.reader import RunReader
+from workbench.views.rollouts import RolloutDetail, RolloutTable, output_detail, output_rows
+from workbench.views.verdicts import Verdict, verdicts_in
+
+
+def evaluation_table(reader: RunReader, round: int, suite: str = HELD_OUT) -> RolloutTable:
+    """The outputs of the evaluation of a suite after a round; `period` holds the part.
+
+    Raises:
+        RunFolderError: there is none.
+        InputError: a name that no suite can have.
+    """
+    tables = {name: reader.table(name, [round], suite) for name in ("eval_rollouts", "eval_tasks", "eval_problems")}
+    verdicts = _verdicts(tables["eval_tasks"], tables["eval_rollouts"])
+    earlier = [number for number in reader.evaluated(suite) if number < round]
+    before: dict[Any, str] = {}
+    if earlier:
+        old = reader.table("eval_rollouts", [earlier[-1]], suite)
+        for row in old.select(["part", "problem_id", "sample", "kind", "correct"]).to_pylist():
+            if row["correct"] is not None and row["part"] in ("solve", "loop/solve"):
+                before[row["part"], row["problem_id"], row["sample"]] = "right" if row["correct"] else "wrong"
+    return RolloutTable(
+        output_rows(
+            tables["eval_rollouts"],
+            tables["eval_tasks"],
+            tables["eval_problems"],
+            "part",
+            verdicts,
+            lambda row: before.get((row["part"], row["problem_id"], row["sample"])),
+        )
+    )
+
+
+def evaluation_detail(
+    reader: RunReader,
+    round: int,
+    rollout_id: str,
+    *,
+    decode: Callable[[Sequence[int]], Sequence[str]] | None = None,
+    suite: str = HELD_OUT,
+) -> RolloutDetail:
+    """Everything about one output of an evaluation; arguments and errors as in `rollouts.rollout_detail`."""
+    rollouts, tasks = (reader.table(name, [round], suite) for name in ("eval_rollouts", "eval_tasks"))
+    verdicts = _verdicts(tasks, rollouts).get(rollout_id, [])
+    table = evaluation_table(reader, round, suite)
+    return output_detail(reader, round, rollout_id, table, rollouts, tasks, "part", tuple(verdicts), decode)
+
+
+def _verdicts(tasks: pa.Table, rollouts: pa.Table) -> dict[str, list[Verdict]]:
+    """What judges of the same evaluation say, by the output they say it about."""
+    found: dict[str, list[Verdict]] = defaultdict(list)
+    for source, verdict in verdicts_in(tasks, rollouts, "part"):
+        found[source].append(verdict)
+    return found
