@@ -25,7 +25,10 @@ from workbench.figures import (
     update_dashboard,
     update_figure,
 )
+from workbench.figures.accuracy_panels import judge_panel
 from workbench.figures.combined import combined
+from workbench.figures.names import named_traces
+from workbench.figures.panel import Row, Slot, make_panel
 from workbench.figures.style import GREY, KIND_COLOURS
 from workbench.recorded import recorded_run
 from workbench.views import Line, RoundSeries, RunView, compare
@@ -116,8 +119,9 @@ def test_kinds_over_all_origins_follow_from_the_rows(view: RunView, series: Roun
         for figure in ("length_mean", "truncated", "unparseable", "all_correct", "mixed", "all_wrong"):
             assert line.get(figure)[place] == pytest.approx(row[figure], abs=1e-12), (figure, row)
     figure = make_figure("groups", series)
-    for row in range(4):
-        total = [sum(values) for values in zip(*[figure.data[3 * row + k].y for k in range(3)], strict=True)]
+    for row in range(1, 5):
+        shares = [named(figure, name, row).y for name in ("all wrong", "mixed", "all right")]
+        total = [sum(values) for values in zip(*shares, strict=True)]
         assert total == pytest.approx([1.0] * len(total))
 
 
@@ -224,9 +228,11 @@ def test_a_figure_says_what_it_leaves_out_and_names_one_sided_judges(series: Rou
 def test_a_selected_round_is_marked(series: RoundSeries) -> None:
     figure = make_figure("accuracy", series)
     mark_round(figure, 7)
-    assert (figure.layout.shapes[0].x0, figure.layout.shapes[0].x1, figure.layout.shapes[0].visible) == (7, 7, True)
+    (mark,) = figure.layout.shapes
+    assert (mark.x0, mark.x1, mark.visible) == (7, 7, True)
     mark_round(figure, None)
-    assert (len(figure.layout.shapes), figure.layout.shapes[0].visible) == (1, False)
+    (mark,) = figure.layout.shapes
+    assert mark.visible is False
 
 
 def luminance(colour: str) -> float:
@@ -271,6 +277,94 @@ def test_the_compact_form_puts_legends_above_their_rows(series: RoundSeries) -> 
     assert [t.name for t in narrow.data] == [t.name for t in wide.data]
 
 
+# Positions: by name, so that what is added to a figure shifts nothing ------------------------------------------------
+
+
+def put_first(figure: go.Figure) -> None:
+    """Add a trace and a shape of somebody else's in front of all others."""
+    figure.add_trace(go.Scatter(x=[0], y=[0.5], name="mine", customdata=[0]))
+    figure.data = (figure.data[-1], *figure.data[:-1])
+    figure.layout.shapes = ({"type": "line", "x0": 3, "x1": 3, "y0": 0, "y1": 1}, *figure.layout.shapes)
+
+
+def points_by_name(figure: go.Figure) -> dict[str, Any]:
+    return {trace.meta: (trace.x, trace.y, trace.text, trace.visible) for trace in figure.data if trace.meta}
+
+
+@pytest.mark.parametrize("widget", [go.Figure, go.FigureWidget])
+def test_an_added_trace_shifts_nothing_on_the_dashboard(series: RoundSeries, widget: Any) -> None:
+    for name in PANELS:
+        figure = widget(make_figure(name, EMPTY))
+        put_first(figure)
+        update_figure(name, figure, series)
+        mark_round(figure, 7)
+        assert points_by_name(figure) == points_by_name(make_figure(name, series))
+        mine, mark = figure.data[0], figure.layout.shapes
+        assert (mine.name, mine.x, mine.y, mine.customdata) == ("mine", (0,), (0.5,), (0,))
+        assert [shape.x0 for shape in mark] == [3, 7]
+
+
+def test_an_added_trace_shifts_nothing_in_the_figures_of_one_moment(view: RunView) -> None:
+    first, last = view.rounds()[0], view.rounds()[-1]
+    lines = [line for line in view.judge(12, held_out=True).lines if line.calibration]
+    loops = [loop for round in view.evaluations() if (loop := view.self_correction(round))]
+    runs = compare([view.reader, RunView(recorded_run()).reader])
+    none_enough = dataclasses.replace(runs, points=runs.points[:1], rows=runs.rows[:1])
+    for make, old, new in (
+        (funnel_figure, view.funnel([first]), view.funnel([last])),
+        (confusion_figure, lines[0], view.judge(12, held_out=True).lines[-1]),
+        (calibration_figure, [], lines),
+        (transitions_figure, loops[:1], loops),
+        (comparison_figure, none_enough, runs),
+        (difference_figure, none_enough, runs),
+    ):
+        figure = make(old)
+        put_first(figure)
+        assert make(new, figure=figure) is figure
+        assert points_by_name(figure) == points_by_name(make(new))
+        assert len(points_by_name(figure)) == len(figure.data) - 1
+        assert (figure.data[0].name, figure.data[0].x) == ("mine", (0,))
+
+
+def test_an_added_row_leaves_every_trace_in_its_own(series: RoundSeries) -> None:
+    panel = judge_panel()
+    extra = (Row("new", "something new"), *panel.rows)
+    slot = Slot("new", "line", {"name": "line", "mode": "lines"}, lambda _: {"x": [1], "y": [1], "visible": True})
+    figure = make_panel(dataclasses.replace(panel, rows=extra, slots=(slot, *panel.slots)), series, "light")
+    before = make_panel(panel, series, "light")
+    assert points_by_name(before).items() <= points_by_name(figure).items()
+
+    def titles(of: go.Figure) -> dict[str, str]:
+        return {t.meta: of.layout[f"yaxis{(t.yaxis or 'y')[1:]}"].title.text for t in of.data}
+
+    assert titles(before).items() <= titles(figure).items()
+    assert titles(figure)["new: line"] == "something new"
+
+
+def test_traces_of_a_figure_have_names_of_their_own(series: RoundSeries) -> None:
+    for figure in make_dashboard(series).values():
+        names = [trace.meta for trace in figure.data]
+        assert all(names)
+        assert len(set(names)) == len(names)
+
+
+def test_a_run_compared_with_itself_is_two_points_and_other_runs_need_another_figure(view: RunView) -> None:
+    runs = compare([view.reader, RunView(recorded_run()).reader])
+    assert len(set(runs.names)) == 2
+    figure = comparison_figure(runs)
+    assert sum(len(trace.x) for trace in figure.data) == len(runs.points)
+    with pytest.raises(ValueError, match="has no traces other"):
+        comparison_figure(dataclasses.replace(runs, names=(runs.names[0], "other")), figure=figure)
+
+
+def test_few_rounds_have_a_tick_each_and_many_do_not(series: RoundSeries) -> None:
+    figure = make_figure("judge", prefix(series, 3))
+    x_axes = [key for key in figure.layout.to_plotly_json() if key.startswith("xaxis")]
+    assert {figure.layout[key].dtick for key in x_axes} == {1}
+    update_figure("judge", figure, dataclasses.replace(series, rounds=tuple(range(1, 100))))
+    assert {figure.layout[key].dtick for key in x_axes} == {None}
+
+
 # Details --------------------------------------------------------------------------------------------------------------
 
 
@@ -300,7 +394,7 @@ def test_confusion_cells_are_the_counts(view: RunView) -> None:
 def test_calibration_shows_bins_with_judgements_only(view: RunView) -> None:
     lines = [line for line in view.judge(12, held_out=True).lines if line.calibration]
     figure = calibration_figure(lines)
-    first = figure.data[1]
+    first = named_traces(figure, ["circle"], "calibration")["circle"]
     bins = [bin for bin in lines[0].calibration if bin.n]
     assert (list(first.x), list(first.y)) == ([b.probability for b in bins], [b.correct for b in bins])
     assert f"error {lines[0].calibration_error:.3f}" in first.name

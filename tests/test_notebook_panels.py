@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 import workbench
 from spark_kernel.runs.reader import RunReader
 from tests.helpers.pages import page_text
+from workbench.figures.names import shape_named
+from workbench.figures.panel import ROUND_MARK
 from workbench.notebook.rollouts import ALL_PROBLEMS, HELD_OUT, RAW, TOKENS
 from workbench.notebook.workbench import Workbench
 from workbench.recorded import recorded_run
@@ -58,7 +60,8 @@ def test_a_click_on_a_round_selects_it_in_every_panel(wb: Workbench, reader: Run
     )
     wb.dashboard._clicked(trace, _Points([list(trace.customdata).index(first)]), None)
     assert (wb.dashboard.shared.selected, wb.dashboard.shared.follow.value) == (first, False)
-    assert {figure.layout.shapes[0].x0 for figure in wb.dashboard.figures.values()} == {first}
+    marks = [shape_named(figure, ROUND_MARK) for figure in wb.dashboard.figures.values()]
+    assert {mark.x0 for mark in marks} == {first}
     made = reader.table("recycled", [first]).num_rows
     assert f"{made} of {made} tasks made in round {first}" in wb.recycled.count.value
     sampled = reader.table("rollouts", [first]).num_rows

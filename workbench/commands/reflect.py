@@ -113,7 +113,7 @@ def reflect(arguments: Sequence[str]) -> int:
 
 def _choose(args: ReflectArguments, problem: Problem, engine: RolloutEngine, encode: Encode, greedy: Sampling) -> int:
     """Sample answers and choose one."""
-    from spark_kernel.test_time.equality import label_by_mathematics, label_by_text
+    from spark_kernel.test_time.equality import LabelAnswers, label_by_mathematics, label_by_text
     from spark_kernel.test_time.methods import Method, choose, spend_on
     from spark_kernel.test_time.sampled import Sampler, answer_at_equal_cost
     from spark_kernel.test_time.steps import Attempt, Stop
@@ -125,7 +125,7 @@ def _choose(args: ReflectArguments, problem: Problem, engine: RolloutEngine, enc
     sampler = Sampler(engine, _loop_settings(args, warm), args.seed, encode=encode)
     started = time.perf_counter()
     with ExitStack() as stack:
-        label = label_by_text
+        label: LabelAnswers = label_by_text
         if args.same_answers == "mathematics":
             label = label_by_mathematics(stack.enter_context(VerifierPool(1, 10.0, 1.0)).score)
         if args.samples is None:

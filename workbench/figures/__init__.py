@@ -8,16 +8,10 @@ A click on any point: its round is `trace.customdata[point_index]`. Themes are "
 background transparent, and `apply_theme` changes a figure in place. `uirevision` keeps zoom over updates.
 """
 
+from workbench.figures.comparison import comparison_figure, difference_figure
 from workbench.figures.dashboard import PANELS, make_dashboard, make_figure, update_dashboard, update_figure
-from workbench.figures.details import (
-    calibration_figure,
-    comparison_figure,
-    confusion_figure,
-    difference_figure,
-    funnel_figure,
-    transitions_figure,
-)
-from workbench.figures.slots import mark_round
+from workbench.figures.details import calibration_figure, confusion_figure, funnel_figure, transitions_figure
+from workbench.figures.panel import mark_round
 from workbench.figures.style import KIND_COLOURS, Theme, apply_theme, template
 
 __all__ = [

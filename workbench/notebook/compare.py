@@ -31,7 +31,9 @@ class Compare(Panel):
         self._run = run
         self._listed: tuple[str, ...] = ()
         self._looked = -EVERY
-        self._found: RunsComparison | None = None
+        self._drawn: tuple[str, ...] = ()
+        self.points: FigureWidget | None = None
+        self.differences: FigureWidget | None = None
         self.runs = widgets.SelectMultiple(
             options=[], description="with", rows=6, layout=widgets.Layout(width="460px"),
             tooltip="One or several runs; the present one comes first",
@@ -76,21 +78,22 @@ class Compare(Panel):
             paths.append(Path(self.path.value.strip()).expanduser())
         if not paths:
             raise InputError("Choose at least one other run.")
-        self._found = found = compare([RunReader(path) for path in (self._run, *paths)])
+        found = compare([RunReader(path) for path in (self._run, *paths)])
         self.result.value = comparison_html(found)
         self._draw(found, self.theme.theme)
         return f"{' and '.join(found.names)}, on the held-out problems that they share."
 
     def _draw(self, found: RunsComparison, theme: Theme) -> None:
-        """The figures: refilled where the number of runs is the same, made anew where it is not."""
-        old = self.figures.children
-        fits = bool(old) and len(old[0].data) == len(found.names)
-        if fits:
-            comparison_figure(found, theme, figure=old[0])
-            difference_figure(found, theme, figure=old[1])
+        """The figures: refilled where the runs are the same, made anew where they are not."""
+        if self._drawn == found.names:
+            comparison_figure(found, theme, figure=self.points)
+            difference_figure(found, theme, figure=self.differences)
             return
-        makers = (comparison_figure, difference_figure)
-        self.figures.children = [FigureWidget(make(found, theme)) for make in makers]
+        old = self.figures.children
+        self.points = FigureWidget(comparison_figure(found, theme))
+        self.differences = FigureWidget(difference_figure(found, theme))
+        self.figures.children = [self.points, self.differences]
+        self._drawn = found.names
         for figure in old:
             figure.close()
 

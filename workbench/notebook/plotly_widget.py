@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pathlib
 import weakref
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import ipywidgets as widgets
@@ -20,6 +21,10 @@ with version_only("nbformat"):
     import plotly.basewidget
     import plotly.graph_objects as go
 
+if TYPE_CHECKING:
+    from workbench.figures.style import Theme
+
+THEMES: tuple[Theme, ...] = ("light", "dark")
 LOADER = """
 async function load(model) {
   const name = "spark-plotly-" + model.get("_version");
@@ -105,6 +110,7 @@ def shared_script() -> Script:
 class FigureWidget(go.FigureWidget):
     """plotly's figure widget with a shared script."""
 
+    _config: dict[str, Any]
     _esm = LOADER
     _script = traitlets.Instance(Script).tag(sync=True, **widgets.widget_serialization)
     _version = traitlets.Unicode(plotly.__version__).tag(sync=True)
@@ -138,4 +144,4 @@ class PageTheme(anywidget.AnyWidget):
     }
     export default { initialize, render() {} };
     """
-    theme = traitlets.Enum(["light", "dark"], "light").tag(sync=True)
+    theme = traitlets.Enum(THEMES, "light").tag(sync=True)

@@ -84,7 +84,7 @@ class RunOnDisk:
         known = self._seen
         if known is None or known.reader is None or identity != self._identity:
             reader = RunReader(run)
-            config = _config(reader)
+            config: RunConfig | None = _config(reader)
         else:
             reader, config = known.reader, known.config
         status = reader.status()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -174,10 +175,10 @@ class DataPanel(Panel):
         """A sentence at the top of the panel; empty for none."""
         self.message.value = note(text, error=error)
 
+    @abstractmethod
     def show(self, view: RunView) -> None:
         """Bring the panel up to date.
 
         Raises:
             SparkError, OSError: something cannot be read; the panel then says so.
         """
-        raise NotImplementedError

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import html
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
+
+if TYPE_CHECKING:
+    from workbench.notebook.driver import DriverState
+    from workbench.notebook.run_on_disk import Seen
 
 CSS = """
 <style>
@@ -86,11 +91,15 @@ def table(rows: list[tuple[str, str]], caption: str = "") -> str:
     return f'<table class="spark-table">{head}<tbody>{body}</tbody></table>'
 
 
-class Panel:
+class Panel(ABC):
     """A part of the workbench that can be displayed alone: `panel` as the last line of a cell."""
 
     def __init__(self, *children: widgets.Widget) -> None:
         self.widget = panel(*children)
+
+    @abstractmethod
+    def refresh(self, state: DriverState, seen: Seen) -> None:
+        """Show what is new in the worker's snapshot and in the run as it is on disk."""
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.widget._repr_mimebundle_(**kwargs)

@@ -140,10 +140,10 @@ class Workbench:
         """
         if not name or Path(name).name != name:
             raise InputError(f'"{name}" is no name for a run: leave out slashes.')
-        overrides = {}
+        overrides: dict[str, Any] = {}
         for dotted, value in settings.items():
             *sections, leaf = dotted.split("__")
-            place: dict[str, Any] = overrides
+            place = overrides
             for section in sections:
                 place = place.setdefault(section, {})
             place[leaf] = value

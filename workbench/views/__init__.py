@@ -10,9 +10,10 @@ Everything is read from the folder when it is asked for; nothing holds a file op
 write the run meanwhile. Errors are `RunFolderError`, one sentence for a person.
 """
 
+from spark_kernel.evaluate.judge_metrics import CalibrationBin
 from workbench.views.chains import TRANSITIONS, Alternative, Chain, ChainStep, SelfCorrection, self_correction
 from workbench.views.comparison import ComparisonRow, RunPoint, RunsComparison, SettingRow, compare
-from workbench.views.judge import CalibrationBin, JudgeDetail, JudgeLine, judge_of_evaluation, judge_of_round
+from workbench.views.judge import JudgeDetail, JudgeLine, judge_of_evaluation, judge_of_round
 from workbench.views.lines import Line
 from workbench.views.recycled import (
     AnswersAt,

@@ -135,9 +135,15 @@ def run_result(reader: RunReader, name: str, suite: str = HELD_OUT) -> RunResult
 
 
 def unique_names(readers: Sequence[RunReader]) -> list[str]:
-    """The runs' names; their paths where two have the same name."""
+    """The runs' names; their paths where two have the same name, numbered where a run is given again."""
     names = [reader.info.name for reader in readers]
-    return [name if names.count(name) == 1 else str(reader.path) for name, reader in zip(names, readers, strict=True)]
+    found: list[str] = []
+    for name, reader in zip(names, readers, strict=True):
+        path = str(reader.path)
+        own = name if names.count(name) == 1 else path
+        times = sum(str(other.path) == path for other in readers[: len(found)])
+        found.append(f"{own} ({times + 1})" if times else own)
+    return found
 
 
 def shared_measures(first: RunResult, second: RunResult) -> set[str]:

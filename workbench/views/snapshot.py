@@ -80,7 +80,9 @@ def run_snapshot(reader: RunReader) -> RunSnapshot:
     status = reader.status()
     rounds = reader.rounds
     text = reader.config_yaml
-    preset, differences, config, problem = "", (), None, ""
+    preset, problem = "", ""
+    differences: tuple[Difference, ...] = ()
+    config: RunConfig | None = None
     try:
         preset, differences = _nearest(text)
         config = run_config(text)

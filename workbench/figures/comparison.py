@@ -1,0 +1,114 @@
+"""Figures of several runs beside each other; refilled in place, as those of `details`, while the runs are the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from workbench.figures.fill import fill
+from workbench.figures.style import GREY, KIND_COLOURS, Theme, interval, plain
+from workbench.views.comparison import RunsComparison
+
+BUDGETS = (
+    ("rollouts", "at matched rollouts", "#0072B2", "circle", 0.15),
+    ("optimizer_steps", "at matched optimizer steps", "#D55E00", "square", -0.15),
+)
+"""What runs are matched by: name, entry in the legend, colour, marker, and how far above its row it stands."""
+
+
+def comparison_figure(
+    comparison: RunsComparison, theme: Theme = "light", *, figure: go.Figure | None = None
+) -> go.Figure:
+    """Each run's newest held-out figures as points with 95 % intervals, one row per measure."""
+    measures = list(dict.fromkeys(point.measure for point in comparison.points))
+    places = {measure: len(measures) - 1 - index for index, measure in enumerate(measures)}
+    names = comparison.names
+    colours, symbols = list(KIND_COLOURS.values()), ("circle", "square", "diamond", "triangle-up", "x", "star")
+    traces: dict[str, dict[str, Any]] = {}
+    for index, name in enumerate(names):
+        points = [p for p in comparison.points if p.run == name and p.value is not None]
+        offset = 0.5 * ((len(names) - 1) / 2 - index) / max(len(names), 2)
+        traces[name] = {
+            "x": [p.value for p in points],
+            "y": [places[p.measure] + offset for p in points],
+            "error_x": {
+                "type": "data",
+                "symmetric": False,
+                "array": [(p.high - p.value) if p.high is not None and p.value is not None else 0 for p in points],
+                "arrayminus": [(p.value - p.low) if p.low is not None and p.value is not None else 0 for p in points],
+                "thickness": 1.4,
+            },
+            "text": [
+                f"{plain(p.measure)}<br>after round {p.round}<br>{interval(p.value, p.low, p.high, p.n)}"
+                for p in points
+            ],
+            "mode": "markers",
+            "name": plain(name),
+            "marker": {"size": 10, "symbol": symbols[index % len(symbols)], "color": colours[index % len(colours)]},
+            "hovertemplate": f"<b>{plain(name)}</b><br>%{{text}}<extra></extra>",
+        }
+    layout = {
+        "height": 150 + 52 * max(1, len(measures)),
+        "title": {"text": "Newest held-out figures (95 % intervals)"},
+        "xaxis": {"title": {"text": "share"}, "tickformat": ".0%", "range": [-0.02, 1.02]},
+        "yaxis": {
+            "tickmode": "array",
+            "tickvals": [places[m] for m in measures],
+            "ticktext": [plain(m) for m in measures],
+            "range": [-0.6, max(len(measures) - 0.4, 0.6)],
+        },
+        "legend": {"orientation": "h", "y": -0.2},
+    }
+    return fill(figure, go.Scatter, traces, layout, theme, "comparison")
+
+
+def difference_figure(
+    comparison: RunsComparison, theme: Theme = "light", *, figure: go.Figure | None = None
+) -> go.Figure:
+    """Paired differences in points with 95 % intervals at matched rollouts and at matched optimizer steps.
+
+    A difference that is not enough evidence has an open marker.
+    """
+    rows = [row for row in comparison.rows if row.comparison.result.difference is not None]
+    labels = list(dict.fromkeys((row.label, row.comparison.second_run) for row in rows))
+    many = len(comparison.names) > 2
+    traces: dict[str, dict[str, Any]] = {}
+    for budget, name, colour, symbol, aside in BUDGETS:
+        chosen = [row for row in rows if row.comparison.matched_by == budget]
+        results = [row.comparison.result for row in chosen]
+        values = [100 * (r.difference or 0.0) for r in results]
+        traces[budget] = {
+            "x": values,
+            "y": [len(labels) - 1 - labels.index((row.label, row.comparison.second_run)) + aside for row in chosen],
+            "error_x": {
+                "type": "data",
+                "symmetric": False,
+                "array": [0 if r.high is None else 100 * r.high - v for r, v in zip(results, values, strict=True)],
+                "arrayminus": [0 if r.low is None else v - 100 * r.low for r, v in zip(results, values, strict=True)],
+                "thickness": 1.4,
+            },
+            "text": [plain(row.sentence) for row in chosen],
+            "mode": "markers",
+            "name": name,
+            "marker": {
+                "size": 10,
+                "color": colour,
+                "symbol": [symbol if row.enough else f"{symbol}-open" for row in chosen],
+            },
+            "hovertemplate": "%{text}<extra></extra>",
+        }
+    first = plain(comparison.names[0])
+    layout = {
+        "height": 150 + 52 * max(1, len(labels)),
+        "title": {"text": f"Difference to {first} (open marker: not enough evidence)"},
+        "xaxis": {"title": {"text": "points of accuracy"}, "zeroline": True, "zerolinewidth": 2, "zerolinecolor": GREY},
+        "yaxis": {
+            "tickmode": "array",
+            "tickvals": [len(labels) - 1 - i for i in range(len(labels))],
+            "ticktext": [plain(f"{label} ({run})" if many else label) for label, run in labels],
+            "range": [-0.6, max(len(labels) - 0.4, 0.6)],
+        },
+        "legend": {"orientation": "h", "y": -0.2},
+    }
+    return fill(figure, go.Scatter, traces, layout, theme, "difference")
