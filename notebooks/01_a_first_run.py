@@ -92,7 +92,7 @@ wb.controls
 # the rounds are done. Interrupting the kernel stops it as the button does.
 
 # %%
-from spark_kernel.runs.reader import RunReader
+from spark_kernel import RunReader
 
 done = len(RunReader(wb.run).rounds) if (wb.run / "run.json").exists() else 0
 if done < rounds:

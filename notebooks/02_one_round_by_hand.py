@@ -16,6 +16,9 @@
 # Everything a phase makes is a *record*: a frozen object with named fields. Nothing is hidden in the trainer, and
 # everything you see here is also written to the run's folder.
 #
+# The same round without a trainer, a run folder or a way to resume, as one loop that reads from top to bottom, is
+# `recipes/spark_loop.py` of the repository.
+#
 # It takes about ten seconds on two CPU cores.
 
 # %% tags=["parameters"]
@@ -33,9 +36,7 @@ samples = 8  # answers to each
 # %%
 import pandas as pd
 
-from spark_kernel.config import load_config
-from spark_kernel.runs.reader import RunReader
-from spark_kernel.training.lifecycle import start_run
+from spark_kernel import RunReader, load_config, start_run
 from workbench.notebook.naming import unused_run
 from workbench.notebook.progress import CellProgress
 
@@ -56,7 +57,7 @@ print("Due now:", trainer.due)
 # The trainer always knows which phase is due. A call out of order is refused with a sentence, and nothing happens:
 
 # %%
-from spark_kernel.errors import PhaseError
+from spark_kernel import PhaseError
 
 try:
     trainer.update()

@@ -27,8 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from spark_kernel.config import load_config
-from spark_kernel.training.lifecycle import start_run
+from spark_kernel import load_config, start_run
 from workbench.notebook.progress import CellProgress
 from workbench.views import RunView
 

@@ -38,8 +38,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from spark_kernel.config import load_config
-from spark_kernel.training.lifecycle import resume_run, start_run
+from spark_kernel import load_config, resume_run, start_run
 from workbench.notebook.progress import CellProgress
 from workbench.views import RunView
 

@@ -55,9 +55,7 @@ import pandas as pd
 from IPython.display import display
 from tqdm.auto import tqdm
 
-from spark_kernel.config import load_config
-from spark_kernel.runs.reader import RunReader
-from spark_kernel.training.lifecycle import resume_run, start_run
+from spark_kernel import RunReader, load_config, resume_run, start_run
 from workbench.notebook.progress import CellProgress
 from workbench.views import compare
 

@@ -36,9 +36,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from spark_kernel.config import load_config
-from spark_kernel.errors import InputError
-from spark_kernel.training.lifecycle import start_run
+from spark_kernel import InputError, load_config, start_run
 from workbench.notebook.naming import unused_run
 from workbench.notebook.progress import CellProgress
 from workbench.views import RunView
@@ -73,9 +71,8 @@ pd.DataFrame(unique).head(3)
 verifier = '''
 """A graded verifier: one point for the right number, a fifth for being off by one."""
 
-from spark_kernel.errors import ProblemError
 from spark_kernel.prompts.verdicts import read_answer
-from spark_kernel.records import Parse, Score
+from spark_kernel import Parse, ProblemError, Score
 
 
 class NearlyRight:
@@ -105,10 +102,9 @@ sys.path.insert(0, str(home.absolute()))  # an installed package of yours needs 
 # output below has no box at all.
 
 # %%
+from spark_kernel import Problem, VerifyRequest
 from spark_kernel.prompts.build import solve_task
-from spark_kernel.records import Problem
 from spark_kernel.verify.pool import VerifierPool
-from spark_kernel.verify.verifier import VerifyRequest
 
 problem = Problem(id="try", question="What is 20 plus 3?", gold="23", verifier="shop_verifier:NearlyRight")
 task = solve_task(problem, seed=0, round=1)

@@ -35,11 +35,9 @@ longest = None  # tokens of an output; none: 512 on a GPU, 40 for SmolLM2 on a C
 import pandas as pd
 import torch
 
-from spark_kernel.config import load_config
-from spark_kernel.errors import InputError
+from spark_kernel import InputError, load_config, start_run
 from spark_kernel.models.load import models_folder
 from spark_kernel.rollout.vllm_install import check_vllm
-from spark_kernel.training.lifecycle import start_run
 from workbench.commands import quiet_transformers
 from workbench.notebook.naming import unused_run
 from workbench.notebook.progress import CellProgress

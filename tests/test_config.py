@@ -90,3 +90,19 @@ def test_every_field_says_what_it_is() -> None:
 
     assert undescribed(RunConfig) == []
     assert len(field_names()) > 60
+
+
+def test_the_dropout_that_older_configurations_hold_is_read_and_left_out(tmp_path: Path) -> None:
+    """`dropout: 0.0` was a setting with one legal value. Any other value is still refused, with the reason."""
+    config = load_config("quickstart", model__lora__rank=4)
+    values = yaml.safe_load(config.to_yaml())
+    values["model"]["lora"]["dropout"] = 0.0
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert load_config(path) == config
+    assert "dropout" not in load_config(path).to_yaml()
+    assert "model.lora.dropout" not in field_names()
+    with pytest.raises(InputError, match=r"model\.lora = .* is refused: an adapter's dropout is always 0.*leave"):
+        load_config("quickstart", model__lora__dropout=0.1)
+    with pytest.raises(InputError, match=r'no setting "model.lora.dropuot"'):
+        load_config("quickstart", model__lora__dropuot=0.0)

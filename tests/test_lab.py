@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import socket
-import subprocess
 import sys
-import venv
-import zipfile
 from pathlib import Path
 
 import httpx
@@ -118,33 +114,6 @@ def test_the_command_says_it_in_one_line() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: There is no folder /nonexistent/folder")
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_a_wheel_brings_the_notebooks(tmp_path: Path) -> None:
-    """Built, installed into an environment of its own, and found there."""
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("spark_kernel", "workbench", "notebooks"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(source)], check=True)
-    wheel = next(tmp_path.glob("spark_workbench-*.whl"))
-    assert any(name.endswith("notebooks/02_one_round_by_hand.ipynb") for name in zipfile.ZipFile(wheel).namelist())
-    place = tmp_path / "environment"
-    venv.create(place, with_pip=False)
-    python = place / "bin" / "python"
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*install, str(wheel)], check=True)
-    program = "from workbench.shipped_notebooks import working_folder as f; print(f(None))"
-    done = subprocess.run(
-        [str(python), "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
-    )
-    assert Path(done.stdout.strip()) == tmp_path / "spark-notebooks"
-    wanted = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-    assert sorted(path.name for path in (tmp_path / "spark-notebooks").iterdir()) == wanted
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spark_kernel.config import RunConfig
+    from spark_kernel import RunConfig
     from workbench.notebook.workbench import Workbench
 
 __all__ = ["new", "open"]

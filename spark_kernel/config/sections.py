@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from spark_kernel.records import Kind
 
@@ -32,14 +33,25 @@ class LoraSection(Section):
     """Rank of the update matrices."""
     alpha: int = Field(32, ge=1)
     """Scaling numerator: the update is scaled by alpha / rank."""
-    dropout: float = Field(0.0, ge=0.0, le=0.0)
-    """Must stay 0: the objective needs the same probabilities in sampling and training."""
     target_modules: tuple[str, ...] = ("all-linear",)
     """Module names or suffixes to adapt; "all-linear" takes every linear layer but the output head."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank)."""
     dora: bool = False
     """Weight-decomposed adapters."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_dropout(cls, values: Any) -> Any:
+        """Configurations of 0.1.0 hold `dropout: 0.0`, the only value there was: it is read and left out."""
+        if not isinstance(values, Mapping) or "dropout" not in values:
+            return values
+        if values["dropout"] != 0:
+            raise ValueError(
+                "an adapter's dropout is always 0, because the objective needs the same probabilities in sampling and "
+                "training: leave dropout out"
+            )
+        return {name: value for name, value in values.items() if name != "dropout"}
 
 
 class ModelSection(Section):
