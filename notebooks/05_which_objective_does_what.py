@@ -95,8 +95,8 @@ pd.DataFrame(
         arm: {
             "rounds": settings(arm, 0).rounds,
             "problems a round": settings(arm, 0).problems.per_round,
-            "judge tasks a round": settings(arm, 0).judge_quota if arm != "policy-only" else 0,
-            "reflections a round": settings(arm, 0).reflection_quota if arm != "policy-only" else 0,
+            "judge tasks a round": settings(arm, 0).quotas.judge if arm != "policy-only" else 0,
+            "reflections a round": settings(arm, 0).quotas.reflection if arm != "policy-only" else 0,
         }
         for arm in arms
     }

@@ -73,7 +73,7 @@ def run_arm(arm: str, seed: int, out: Path, problems: int, settings: Sequence[st
     config = load_config(ARMS[arm], **overrides)
     if arm == "policy-only":
         spark = load_config(ARMS["spark"], **overrides)
-        tasks = spark.problems.per_round + spark.judge_quota + spark.reflection_quota
+        tasks = spark.problems.per_round + spark.quotas.judge + spark.quotas.reflection
         config = load_config(ARMS[arm], **overrides, problems__per_round=tasks)
     exists = (folder / "run.json").exists()
     with resume_run(folder) if exists else start_run(config, folder) as trainer:
