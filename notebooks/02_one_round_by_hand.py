@@ -129,6 +129,30 @@ kinds = pd.Series(
 kinds
 
 # %% [markdown]
+# **Change something, if you like.** Records are frozen, but a phase works on the groups it is *handed*, so editing them
+# in a cell is an experiment like any other. Set `half_marks` to give wrong answers that at least end with a box half a
+# reward, and see what the update makes of it. The run folder then holds the groups that were trained on, the round's
+# notes say that they were edited by hand, and a resumed run repeats the edited update.
+
+# %%
+from dataclasses import replace
+
+from spark_kernel.verify.score_groups import with_advantages
+
+half_marks = False
+
+
+def half_for_a_box(rollout):
+    if rollout.score.correct or rollout.answer is None or rollout.score.reward is None:
+        return rollout
+    return replace(rollout, score=replace(rollout.score, reward=0.5))
+
+
+if half_marks:
+    edited = [g.with_rollouts(tuple(half_for_a_box(r) for r in g.rollouts)) for g in groups]
+    groups = with_advantages(edited, estimator=config.objective.advantage, delta=config.objective.delta)
+
+# %% [markdown]
 # ## Phase 3: recycle
 #
 # Here SPARK leaves ordinary reinforcement learning. A scored answer is a question about correctness whose answer we

@@ -46,8 +46,21 @@ def score_groups(
     ]
     scores = iter(scorer.score(requests, on_progress=on_progress))
     scored = [group.with_rollouts(tuple(replace(r, score=next(scores)) for r in group.rollouts)) for group in groups]
-    values = advantages([group.rewards for group in scored], estimator=estimator, delta=delta)
+    return with_advantages(scored, estimator=estimator, delta=delta)
+
+
+def with_advantages(groups: Sequence[Group], *, estimator: str, delta: float) -> list[Group]:
+    """The groups with the advantages that their rewards come to; for rewards that were edited, too.
+
+    Args:
+        groups: scored.
+        estimator, delta: see `objective.advantages`.
+
+    Raises:
+        ValueError: unknown estimator.
+    """
+    values = advantages([group.rewards for group in groups], estimator=estimator, delta=delta)
     return [
         group.with_rollouts(tuple(replace(r, advantage=a) for r, a in zip(group.rollouts, row, strict=True)))
-        for group, row in zip(scored, values, strict=True)
+        for group, row in zip(groups, values, strict=True)
     ]
