@@ -16,7 +16,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 8
 TEST_MODEL := smollm2-135m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-vllm run test test-fast test-model bench notebooks lint format typecheck clean
+.PHONY: help setup setup-dev setup-vllm run test test-fast test-model bench notebooks docs lint format typecheck clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,11 @@ bench:  ## ours beside its peers, timed; results go to benchmarks/results/
 
 notebooks: setup-dev  ## write notebooks/*.ipynb anew from the .py beside them
 	@$(BIN)/python scripts/notebook_pairs.py
+
+# Material's notice about mkdocs 2 is for its own users to read: docs/dependencies.md says what follows.
+docs: setup-dev  ## the documentation as a site in build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 lint: setup-dev  ## ruff: rules and format; notebooks equal to their sources
 	@$(BIN)/python -m ruff check .

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import spark_kernel
+
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
-    (ROOT / "docs").glob("*.md")
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "notebooks/README.md")] + sorted(
+    (ROOT / "docs").rglob("*.md")
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -117,11 +120,41 @@ def test_make_targets_named_in_the_documentation_exist() -> None:
     assert named <= targets
 
 
-def test_readme_lists_the_commands_that_there_are() -> None:
+def test_the_page_of_commands_lists_those_that_there_are() -> None:
     from workbench.cli import COMMANDS
 
-    table = re.findall(r"^\| `workbench ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| `workbench ([a-z]+)", page, flags=re.MULTILINE)
     assert table == list(COMMANDS)
+
+
+def test_the_version_stands_in_one_place_and_the_changelog_has_it() -> None:
+    """setuptools reads spark_kernel.__version__; the newest version of the changelog is not ahead of it."""
+    from packaging.version import Version
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" not in project["project"]
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "spark_kernel.__version__"}
+    headings = re.findall(
+        r"^## \[(.+?)\](.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    assert headings[0] == ("Unreleased", "")
+    assert all(re.fullmatch(r" - \d{4}-\d\d-\d\d", date) for _, date in headings[1:])
+    released = [Version(version) for version, _ in headings[1:]]
+    assert released == sorted(released, reverse=True)
+    assert released[0] <= Version(spark_kernel.__version__)
+
+
+def test_ci_runs_every_python_that_the_package_claims() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    claimed = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    assert tested == claimed == ["3.11", "3.12", "3.13"]
+    run = [step["run"].split() for step in workflow["jobs"]["test"]["steps"] if "run" in step]
+    targets = [words[1] for words in run]
+    own = re.findall(r"^run ([a-z-]+)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert targets == own
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,14 @@ def test_the_kernel_itself_does_not_enter_by_the_door() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module == "spark_kernel":
                 assert {alias.name for alias in node.names} <= {"__version__"}, path
+
+
+def test_readme_and_notebooks_import_public_names_from_the_package() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    texts = {"README.md": example}
+    texts |= {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.py")}
+    assert len(texts) > 7
+    for name, text in texts.items():
+        for node in ast.walk(ast.parse(re.sub(r"^[%!].*$", "", text, flags=re.MULTILINE))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("spark_kernel."):
+                assert not {alias.name for alias in node.names} & set(spark_kernel.__all__), (name, node.module)

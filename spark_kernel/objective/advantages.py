@@ -15,7 +15,7 @@ Advantages = tuple[float | None, ...]
 
 
 def advantages(rewards_P_G: Sequence[Rewards], *, estimator: str, delta: float) -> list[Advantages]:
-    """Advantages of every group, [P][G], by the named estimator.
+    """Advantages of every group, `[P][G]`, by the named estimator.
 
     - "group_std_ddof1": (r - mean) / (std + delta) with the sample standard deviation (GRPO, arXiv 2402.03300; TRL).
     - "group_std_ddof0": the same with the population standard deviation.

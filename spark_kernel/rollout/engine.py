@@ -105,7 +105,7 @@ class RolloutEngine(Protocol):
         ...
 
     def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
-        """Log-probabilities, at temperature 1, of given output tokens: [prompt][output][T]. Seeds are ignored."""
+        """Log-probabilities, at temperature 1, of given output tokens: `[prompt][output][T]`. Seeds are ignored."""
         ...
 
     def sync(self, weights: PolicyWeights) -> None:
