@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tyro
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,14 +15,21 @@ from hypothesis import strategies as st
 from spark_kernel.config import RunConfig, field_names, load_config, merge_settings, preset_names, validate_config
 from spark_kernel.errors import InputError
 from tests.helpers.cli import workbench
-from workbench.config_flags import flags_type, given_overrides, split_mapping_flags
+from workbench.settings.flags import SETTINGS, Settings, parse_flags, split_mapping_flags
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Of a command that takes settings and nothing else."""
+
+    settings: SETTINGS
 
 
 def parse(*arguments: str) -> dict[str, object]:
     """The settings that command-line arguments give."""
     rest, mapped = split_mapping_flags(arguments)
-    parsed = tyro.cli(flags_type("Run", [], RunConfig()), args=rest, use_underscores=True)
-    return merge_settings(given_overrides(parsed), mapped)
+    parsed = parse_flags(Arguments(Settings(RunConfig())), "a command", rest)
+    return merge_settings(parsed.settings.given, mapped)
 
 
 def value_at(config: RunConfig, dotted: str) -> object:

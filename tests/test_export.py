@@ -32,7 +32,7 @@ from tests.helpers.fake_hub import TOKEN, FakeHub, Repository
 from tests.helpers.runs import tiny_config
 from tests.helpers.tiny_models import save_tiny_idefics3, save_tiny_llama
 from workbench.cli import main
-from workbench.settings_diff import nearest_preset
+from workbench.settings.differences import nearest_preset
 
 pytestmark = pytest.mark.slow
 IDS = torch.tensor([[65, 66, 67, 90, 100, 258, 12, 13, 200, 201]])

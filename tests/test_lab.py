@@ -17,9 +17,10 @@ import pytest
 
 from spark_kernel.errors import InputError
 from tests.helpers.cli import workbench
+from workbench import checkout
 from workbench import shipped_notebooks as shipped
 from workbench.commands import lab as lab_command
-from workbench.reporting import reports
+from workbench.reporting import run_report
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,7 +39,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     for name in ("01_a.ipynb", "02_b.ipynb", "02_c.ipynb"):
         (folder / name).write_text(name, encoding="utf-8")
-    monkeypatch.setattr(shipped, "CHECKOUT", tmp_path / "site-packages")
+    monkeypatch.setattr(checkout, "PLACE", tmp_path / "site-packages")
     monkeypatch.setattr(shipped, "_installed", lambda: sorted(folder.glob("*.ipynb")))
     work = tmp_path / "work"
     work.mkdir()
@@ -121,7 +122,7 @@ def test_the_command_says_it_in_one_line() -> None:
 
 
 @pytest.mark.slow
-def test_a_wheel_brings_the_notebooks(tmp_path: Path) -> None:
+def test_a_wheel_brings_the_notebooks_and_says_where_the_benchmark_is(tmp_path: Path) -> None:
     """Built, installed into an environment of its own, and found there."""
     source = tmp_path / "source"
     source.mkdir()
@@ -145,6 +146,14 @@ def test_a_wheel_brings_the_notebooks(tmp_path: Path) -> None:
     assert Path(done.stdout.strip()) == tmp_path / "spark-notebooks"
     wanted = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
     assert sorted(path.name for path in (tmp_path / "spark-notebooks").iterdir()) == wanted
+    program = "import sys; from workbench.cli import main; sys.exit(main(['bench', '--toy']))"
+    done = subprocess.run(
+        [str(python), "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: workbench bench is part of the source checkout")
+    assert line.endswith("clone the repository and run `make bench` there.")
 
 
 @pytest.mark.slow
@@ -182,14 +191,14 @@ def test_a_report_names_the_command_as_it_can_be_called(tmp_path: Path, monkeypa
     bin_folder.mkdir(parents=True)
     monkeypatch.setattr(sys, "executable", str(bin_folder / "python"))
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert reports.own_command() == f"{bin_folder / 'python'} -m workbench"
+    assert run_report.own_command() == f"{bin_folder / 'python'} -m workbench"
     script = bin_folder / "workbench"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
     monkeypatch.chdir(tmp_path)
-    assert reports.own_command() == ".venv/bin/workbench"
+    assert run_report.own_command() == ".venv/bin/workbench"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert reports.own_command() == str(script)
+    assert run_report.own_command() == str(script)
     monkeypatch.setenv("PATH", str(bin_folder))
-    assert reports.own_command() == "workbench"
+    assert run_report.own_command() == "workbench"

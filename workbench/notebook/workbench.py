@@ -26,7 +26,7 @@ from workbench.notebook.refresher import Refresher
 from workbench.notebook.rollouts import Rollouts
 from workbench.notebook.shared import DataPanel, Shared
 from workbench.notebook.style import Panel
-from workbench.settings_diff import nearest_preset
+from workbench.settings.differences import nearest_preset
 
 if TYPE_CHECKING:
     from workbench.notebook.compare import Compare

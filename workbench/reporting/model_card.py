@@ -16,7 +16,7 @@ from spark_kernel.records import RoundReport
 from spark_kernel.runs.layout import EVALUATIONS, INHERITED, list_numbers, numbered
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.storage import read_evaluation_report
-from workbench.reporting.reports import (
+from workbench.reporting.figure_rows import (
     Row,
     evaluation_name,
     first_and_last,
@@ -25,7 +25,7 @@ from workbench.reporting.reports import (
     one_sided_notes,
     show_figure,
 )
-from workbench.settings_diff import differing, nearest_preset
+from workbench.settings.differences import differing, nearest_preset
 
 SPARK = (
     "SPARK ([arXiv 2509.22624](https://arxiv.org/abs/2509.22624)) is reinforcement learning with verifiable rewards "
