@@ -14,7 +14,7 @@ import ipywidgets as widgets
 from spark_kernel.config import RunConfig, load_config, merge_settings, preset_names, validate_config
 from spark_kernel.errors import InputError
 from workbench.notebook.copy_button import CopyButton
-from workbench.notebook.driver import DriverState, Mode
+from workbench.notebook.driver_state import DriverState, Mode
 from workbench.notebook.run_on_disk import Seen
 from workbench.notebook.style import Panel, note, row, table
 from workbench.settings.differences import differing, nearest_preset, setting

@@ -18,7 +18,8 @@ from spark_kernel.training.interrupt import stops_on_signals
 from workbench.notebook.configuration import Configuration
 from workbench.notebook.controls import Controls
 from workbench.notebook.correction import Correction
-from workbench.notebook.driver import BUSY, Driver, Mode
+from workbench.notebook.driver import Driver
+from workbench.notebook.driver_state import BUSY, Mode
 from workbench.notebook.export_panel import Export
 from workbench.notebook.preflight import Preflight
 from workbench.notebook.recycled import Recycled
