@@ -61,6 +61,19 @@ def test_only_what_is_given_overrides() -> None:
     }
 
 
+def test_a_command_may_take_some_settings_only(capsys: pytest.CaptureFixture[str]) -> None:
+    some = Arguments(Settings(load_config("quickstart"), ["seed", "model.device", "rollout.vllm.sleep"]))
+    given = parse_flags(some, "a command", ["--seed", "4", "--rollout.vllm.sleep", "false"])
+    assert given.settings.given == {"seed": 4, "rollout": {"vllm": {"sleep": "false"}}}
+    with pytest.raises(SystemExit):
+        parse_flags(some, "a command", ["--rollout.samples", "4"])
+    with pytest.raises(SystemExit):
+        parse_flags(some, "a command", ["--help"])
+    shown = capsys.readouterr().out
+    assert {name for name in field_names() if f"--{name} " in shown} == {"seed", "model.device", "rollout.vllm.sleep"}
+    assert "recycle" not in shown
+
+
 def test_entries_of_a_mapping_have_flags_of_their_own() -> None:
     given = parse("--problems.options.path", "a.jsonl", "--problems.options.columns.gold=label", "--rounds", "3")
     assert given == {"rounds": 3, "problems": {"options": {"path": "a.jsonl", "columns": {"gold": "label"}}}}
