@@ -75,7 +75,7 @@ format: setup-dev  ## let ruff rewrite what it can
 	@$(BIN)/python -m ruff check --fix .
 	@$(BIN)/python -m ruff format .
 
-typecheck: setup-dev  ## mypy, strict on spark_kernel
+typecheck: setup-dev  ## mypy, strict
 	@$(BIN)/python -m mypy
 
 clean:  ## remove .venv, caches and build output; runs/ stays

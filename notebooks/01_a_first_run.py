@@ -109,7 +109,7 @@ wb.dashboard
 # %%
 import pandas as pd
 
-from workbench.reporting.reports import held_out_rows, show_figure
+from workbench.reporting.figure_rows import held_out_rows, show_figure
 
 reader = RunReader(wb.run)
 evaluations = {round: reader.evaluation(round) for round in reader.evaluations}

@@ -14,11 +14,11 @@ from tests.helpers.hostile_runs import HOSTILE
 from workbench.app.cards import SELF_JUDGED, chains_html, one_block, status_line
 from workbench.app.catalog import ModelChoice
 from workbench.app.desk import Ended, Finding, ModelDesk
-from workbench.app.diff import diff_html
 from workbench.app.limits import LOCAL
 from workbench.app.live import LiveChain, tell_all
 from workbench.app.question import make_question
 from workbench.app.tabs.live import Waiting
+from workbench.text_diff import diff_html
 
 CHOICE = ModelChoice("model", "nowhere")
 

@@ -74,6 +74,24 @@ def test_bad_input_is_a_sentence() -> None:
     assert "--clock cpu measures work on the CPU only" in both.stderr
 
 
+def test_outside_a_checkout_the_command_says_where_the_benchmark_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where some other package called `benchmarks` lies beside the installed one."""
+    from workbench import checkout
+    from workbench.cli import main
+
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "__init__.py").write_text("")
+    (tmp_path / "benchmarks" / "main.py").write_text("raise SystemExit('another benchmark was run')")
+    monkeypatch.setattr(checkout, "PLACE", tmp_path)
+    assert main(["bench", "--toy"]) == 2
+    said = capsys.readouterr().err
+    assert "source checkout" in said
+    assert "make bench" in said
+    assert said.count("\n") == 1
+
+
 def test_a_result_is_met_only_on_the_right_side_of_its_target() -> None:
     sys.path.insert(0, str(ROOT))
     from benchmarks.main import table

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tyro
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,14 +15,21 @@ from hypothesis import strategies as st
 from spark_kernel.config import RunConfig, field_names, load_config, merge_settings, preset_names, validate_config
 from spark_kernel.errors import InputError
 from tests.helpers.cli import workbench
-from workbench.config_flags import flags_type, given_overrides, split_mapping_flags
+from workbench.settings.flags import SETTINGS, Settings, parse_flags, split_mapping_flags
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Of a command that takes settings and nothing else."""
+
+    settings: SETTINGS
 
 
 def parse(*arguments: str) -> dict[str, object]:
     """The settings that command-line arguments give."""
     rest, mapped = split_mapping_flags(arguments)
-    parsed = tyro.cli(flags_type("Run", [], RunConfig()), args=rest, use_underscores=True)
-    return merge_settings(given_overrides(parsed), mapped)
+    parsed = parse_flags(Arguments(Settings(RunConfig())), "a command", rest)
+    return merge_settings(parsed.settings.given, mapped)
 
 
 def value_at(config: RunConfig, dotted: str) -> object:
@@ -52,6 +59,19 @@ def test_only_what_is_given_overrides() -> None:
         "rollout": {"samples": 4},
         "recycle": {"pairwise": "false", "max_age": None},
     }
+
+
+def test_a_command_may_take_some_settings_only(capsys: pytest.CaptureFixture[str]) -> None:
+    some = Arguments(Settings(load_config("quickstart"), ["seed", "model.device", "rollout.vllm.sleep"]))
+    given = parse_flags(some, "a command", ["--seed", "4", "--rollout.vllm.sleep", "false"])
+    assert given.settings.given == {"seed": 4, "rollout": {"vllm": {"sleep": "false"}}}
+    with pytest.raises(SystemExit):
+        parse_flags(some, "a command", ["--rollout.samples", "4"])
+    with pytest.raises(SystemExit):
+        parse_flags(some, "a command", ["--help"])
+    shown = capsys.readouterr().out
+    assert {name for name in field_names() if f"--{name} " in shown} == {"seed", "model.device", "rollout.vllm.sleep"}
+    assert "recycle" not in shown
 
 
 def test_entries_of_a_mapping_have_flags_of_their_own() -> None:

@@ -16,7 +16,7 @@ from spark_kernel.training.events import Event
 from spark_kernel.training.lifecycle import resume_run, start_run
 from spark_kernel.training.trainer import Trainer
 from tests.helpers.runs import fingerprint, tiny_config
-from workbench.reporting.reports import mismatch_lines, print_report
+from workbench.reporting.run_report import mismatch_lines, print_report
 from workbench.reporting.terminal import Terminal
 
 pytestmark = pytest.mark.slow

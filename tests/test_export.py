@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+from huggingface_hub import ModelCard
 from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
@@ -32,7 +32,7 @@ from tests.helpers.fake_hub import TOKEN, FakeHub, Repository
 from tests.helpers.runs import tiny_config
 from tests.helpers.tiny_models import save_tiny_idefics3, save_tiny_llama
 from workbench.cli import main
-from workbench.settings_diff import nearest_preset
+from workbench.settings.differences import nearest_preset
 
 pytestmark = pytest.mark.slow
 IDS = torch.tensor([[65, 66, 67, 90, 100, 258, 12, 13, 200, 201]])
@@ -84,9 +84,8 @@ def same(found: Tensor, expected: Tensor, *, within: float = 1e-5) -> bool:
 
 def card_of(folder: Path) -> tuple[dict[str, Any], str]:
     """Metadata and text of an export's card."""
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    metadata, _, body = text.removeprefix("---\n").partition("\n---\n")
-    return yaml.safe_load(metadata), body
+    card = ModelCard.load(folder / "README.md")  # as the hub's own library reads it
+    return card.data.to_dict(), card.text
 
 
 def table_row(body: str, label: str) -> list[str]:

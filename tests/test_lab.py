@@ -13,9 +13,10 @@ import pytest
 
 from spark_kernel.errors import InputError
 from tests.helpers.cli import workbench
+from workbench import checkout
 from workbench import shipped_notebooks as shipped
 from workbench.commands import lab as lab_command
-from workbench.reporting import reports
+from workbench.reporting import run_report
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,7 +35,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     for name in ("01_a.ipynb", "02_b.ipynb", "02_c.ipynb"):
         (folder / name).write_text(name, encoding="utf-8")
-    monkeypatch.setattr(shipped, "CHECKOUT", tmp_path / "site-packages")
+    monkeypatch.setattr(checkout, "PLACE", tmp_path / "site-packages")
     monkeypatch.setattr(shipped, "_installed", lambda: sorted(folder.glob("*.ipynb")))
     work = tmp_path / "work"
     work.mkdir()
@@ -151,14 +152,14 @@ def test_a_report_names_the_command_as_it_can_be_called(tmp_path: Path, monkeypa
     bin_folder.mkdir(parents=True)
     monkeypatch.setattr(sys, "executable", str(bin_folder / "python"))
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert reports.own_command() == f"{bin_folder / 'python'} -m workbench"
+    assert run_report.own_command() == f"{bin_folder / 'python'} -m workbench"
     script = bin_folder / "workbench"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
     monkeypatch.chdir(tmp_path)
-    assert reports.own_command() == ".venv/bin/workbench"
+    assert run_report.own_command() == ".venv/bin/workbench"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert reports.own_command() == str(script)
+    assert run_report.own_command() == str(script)
     monkeypatch.setenv("PATH", str(bin_folder))
-    assert reports.own_command() == "workbench"
+    assert run_report.own_command() == "workbench"

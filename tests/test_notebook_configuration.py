@@ -14,7 +14,7 @@ import workbench
 from spark_kernel.config import RunConfig, field_names, load_config
 from workbench.commands import train
 from workbench.notebook.configuration import Configuration
-from workbench.notebook.form_fields import form_sections
+from workbench.settings.form import form_sections
 
 
 def test_the_form_has_every_setting_with_its_section_description_and_bounds() -> None:

@@ -12,7 +12,8 @@ pytest.importorskip("ipywidgets", reason="ipywidgets is not installed: the extra
 from tests.helpers.runs import tiny_config
 from workbench.notebook.configuration import Configuration
 from workbench.notebook.controls import Controls
-from workbench.notebook.driver import BUSY, Action, Driver, DriverState, Mode
+from workbench.notebook.driver import Driver
+from workbench.notebook.driver_state import BUSY, Action, DriverState, Mode
 from workbench.notebook.refresher import Refresher
 from workbench.notebook.run_on_disk import Seen
 from workbench.recorded import recorded_run

@@ -12,7 +12,8 @@ import pytest
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.training.lifecycle import start_run
 from tests.helpers.runs import fingerprint, tiny_config
-from workbench.notebook.driver import BUSY, Action, Driver, DriverState, Mode
+from workbench.notebook.driver import Driver
+from workbench.notebook.driver_state import BUSY, Action, DriverState, Mode
 
 PATIENCE = 120.0
 

@@ -21,7 +21,7 @@ import workbench
 from spark_kernel.errors import InputError, SparkError
 from tests.helpers.pages import page_text
 from tests.helpers.runs import tiny_config
-from workbench.notebook.driver import BUSY, Action, Mode
+from workbench.notebook.driver_state import BUSY, Action, Mode
 from workbench.notebook.workbench import Workbench
 from workbench.recorded import recorded_run
 

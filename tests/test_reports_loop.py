@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workbench.reporting.reports import held_out_rows, loop_notes, show_figure
+from workbench.reporting.figure_rows import held_out_rows, loop_notes, show_figure
 
 
 def accuracy(value: float) -> dict[str, object]:

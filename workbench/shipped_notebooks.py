@@ -12,10 +12,10 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 from spark_kernel.errors import InputError
+from workbench.checkout import part_of_checkout
 
 DISTRIBUTION = "spark-workbench"
 WORKING_FOLDER = "spark-notebooks"
-CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def shipped_notebooks() -> list[Path]:
@@ -24,7 +24,8 @@ def shipped_notebooks() -> list[Path]:
     Raises:
         InputError: there are none.
     """
-    found = sorted((CHECKOUT / "notebooks").glob("*.ipynb")) if _is_checkout() else _installed()
+    own = part_of_checkout("notebooks")
+    found = _installed() if own is None else sorted(own.glob("*.ipynb"))
     if not found:
         raise InputError(
             "This installation has no notebooks: install the package from a wheel or work in a source checkout."
@@ -46,8 +47,8 @@ def working_folder(wanted: Path | None) -> Path:
     sources = shipped_notebooks()
     if wanted is not None and not wanted.is_dir():
         raise InputError(f"There is no folder {wanted}: make it first, or leave --folder out.")
-    own = sources[0].parent
-    if wanted is None and _is_checkout() and os.access(own, os.W_OK):
+    own = part_of_checkout("notebooks")
+    if wanted is None and own is not None and os.access(own, os.W_OK):
         return own
     folder = (wanted or Path(WORKING_FOLDER)).absolute()
     try:
@@ -85,10 +86,6 @@ def find_notebook(folder: Path, wanted: str | None) -> Path:
         names = ", ".join(notebook.stem for notebook in notebooks)
         raise InputError(f'{what} "{wanted}" in {folder}. Notebooks: {names}.')
     return matching[0]
-
-
-def _is_checkout() -> bool:
-    return (CHECKOUT / "pyproject.toml").is_file() and (CHECKOUT / "notebooks").is_dir()
 
 
 def _installed() -> list[Path]:

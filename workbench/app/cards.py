@@ -6,9 +6,9 @@ import html
 from collections.abc import Sequence
 
 from spark_kernel.records import Kind
-from workbench.app.diff import diff_html
 from workbench.app.live import LiveChain, StepCard
 from workbench.model_text import markdown_html
+from workbench.text_diff import diff_html
 
 SELF_JUDGED = "self-judged, not verified"
 STATES = {

@@ -246,7 +246,7 @@ def _opener(context: AppContext, parts: Parts) -> Any:
         out |= {parts.bar.active: active, parts.tabs: gr.update(selected=active)}
         if "sample" not in asked:
             # The tab that is selected here asks for its contents itself; a round's texts need not wait for figures.
-            shown = {parts.bar.row: gr.update(visible=active in OF_A_RUN)}
+            shown: dict[Any, Any] = {parts.bar.row: gr.update(visible=active in OF_A_RUN)}
             shown[parts.bar.state] = _state(context, run, active in OF_A_RUN)
             view = context.catalog.open_run(run)
             if active == ROUNDS and round in view.rounds():

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from spark_kernel.errors import InputError, RunFolderError
+from workbench.spreadsheet import inert_cell
 from workbench.views import Preset, RolloutTable, RunView
 
 PAGE = 50
@@ -30,7 +31,6 @@ EXPORTED = (
     "reward", "advantage", "parse", "reason", "truncated", "tokens", "mean_logprob", "judged_right", "judged_wrong",
     "text",
 )  # fmt: skip
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,8 @@ class SampleTables:
         if query.scope == THIS_ROUND:
             return view.rollouts([query.round]), ""
         wanted = [r for r in rounds if query.scope == ALL_ROUNDS or query.round - 10 < r <= query.round]
-        chosen, rows = [], 0
+        chosen: list[int] = []
+        rows = 0
         for round in reversed(wanted):
             rows += view.tables(round).rollouts.num_rows
             if chosen and rows > self._most:
@@ -168,6 +169,4 @@ def _filtered(table: RolloutTable, query: SampleQuery) -> RolloutTable:
 def _cell(value: Any) -> Any:
     if value is None:
         return ""
-    if isinstance(value, str) and value.startswith(FORMULA_SIGNS):
-        return f"'{value}"
-    return value
+    return inert_cell(value) if isinstance(value, str) else value

@@ -93,7 +93,7 @@ def serving(settings: AppSettings, load: Callable[..., object] | None = None) ->
                 server_name=access.address,
                 server_port=settings.port or _free_port(),
                 app_kwargs={
-                    "middleware": [Middleware(Guard, access=access, limits=bounds, uploads=uploads)],  # type: ignore[list-item]
+                    "middleware": [Middleware(Guard, access=access, limits=bounds, uploads=uploads)],
                     "docs_url": None, "redoc_url": None, "openapi_url": None,
                 },
                 auth=None if access.password is None else (USER, access.password),

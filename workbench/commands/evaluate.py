@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,7 @@ from spark_kernel.config import field_names, load_config, merge_settings
 from spark_kernel.errors import InputError, ModelError, Stopped
 from workbench.cli import INTERRUPTED, OK
 from workbench.commands import quiet_transformers
-from workbench.config_flags import flags_type, given_overrides, refuse_unknown_flags, split_mapping_flags
+from workbench.settings.flags import SETTINGS, Settings, parse_flags, refuse_unknown_flags, split_mapping_flags
 
 if TYPE_CHECKING:
     from spark_kernel.evaluate.standalone import StandaloneEvaluation, Subject
@@ -33,67 +33,52 @@ WITHOUT = (
 )
 """Settings of these sections that only training reads."""
 OF_MODEL = ("model.revision", "model.dtype", "model.device", "model.trust_remote_code")
-ABOUT = (
-    "Evaluate a run's checkpoint, or any model, on held-out problems: solving, judging, reflecting and the test-time "
-    "loop, as a run evaluates itself. A run is only read, also while it is written, and evaluated on its own problems "
-    "with its own settings. A model is asked what a preset or configuration file describes; give a run's config.yaml "
-    "to put a model beside that run. The help shows the quickstart's values as defaults; a setting that is not given "
-    "is the run's, or the preset's."
-)
+
+
+@dataclass(frozen=True)
+class EvalArguments:
+    """Evaluate a run's checkpoint, or any model, on held-out problems: solving, judging, reflecting and the test-time
+    loop, as a run evaluates itself.
+
+    A run is only read, also while it is written, and evaluated on its own problems with its own settings. A model is
+    asked what a preset or configuration file describes; give a run's config.yaml to put a model beside that run. The
+    help shows the quickstart's values as defaults; a setting that is not given is the run's, or the preset's.
+    """
+
+    subject: Annotated[
+        tyro.conf.Positional[str],
+        tyro.conf.arg(
+            metavar="RUN|MODEL", help="A run's folder; or a built-in or downloaded name, model folder, hub id."
+        ),
+    ]
+    settings: SETTINGS
+    round: Annotated[
+        int | None,
+        tyro.conf.arg(
+            metavar="K", help="With a run: its checkpoint after round K, 0 its initial model; by default the newest."
+        ),
+    ] = None
+    preset: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="PRESET|FILE", help=f"With a model: what describes the problems; by default {PRESET}."),
+    ] = None
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DIR", help="New folder for what is found, in the formats of a run folder."),
+    ] = None
 
 
 def evaluate(arguments: Sequence[str]) -> int:
     """Evaluate a checkpoint or a model."""
     rest, mapped = split_mapping_flags(arguments)
-    own: list[tuple[Any, ...]] = [
-        (
-            "subject",
-            Annotated[
-                tyro.conf.Positional[str],
-                tyro.conf.arg(
-                    metavar="RUN|MODEL", help="A run's folder; or a built-in or downloaded name, model folder, hub id."
-                ),
-            ],
-            field(),
-        ),
-        (
-            "round",
-            Annotated[
-                int | None,
-                tyro.conf.arg(
-                    metavar="K",
-                    help="With a run: its checkpoint after round K, 0 its initial model; by default the newest.",
-                ),
-            ],
-            field(default=None),
-        ),
-        (
-            "preset",
-            Annotated[
-                str | None,
-                tyro.conf.arg(
-                    metavar="PRESET|FILE", help=f"With a model: what describes the problems; by default {PRESET}."
-                ),
-            ],
-            field(default=None),
-        ),
-        (
-            "out",
-            Annotated[
-                Path | None,
-                tyro.conf.arg(metavar="DIR", help="New folder for what is found, in the formats of a run folder."),
-            ],
-            field(default=None),
-        ),
-    ]
     settings = [
         name for name in field_names() if name in OF_MODEL or (name.split(".")[0] in SECTIONS and name not in WITHOUT)
     ]
-    refuse_unknown_flags(rest, [name for name, *_ in own[1:]], settings)
+    refuse_unknown_flags(rest, ["round", "preset", "out"], settings)
     if strange := sorted(set(mapped) - {*SECTIONS}):
         raise InputError(f"Settings of {strange[0]} have no part in an evaluation: leave them out.")
-    flags = flags_type("Eval", own, load_config(PRESET), settings)
-    args: Any = tyro.cli(flags, prog="workbench eval", args=rest, description=ABOUT, use_underscores=True)
+    default = EvalArguments(tyro.MISSING, Settings(load_config(PRESET), settings))
+    args = parse_flags(default, "workbench eval", rest)
     run = Path(args.subject) if (Path(args.subject) / "run.json").is_file() else None
     _check(args, run)
     # After the cheap checks: these bring torch and transformers.
@@ -101,10 +86,10 @@ def evaluate(arguments: Sequence[str]) -> int:
 
     if args.out is not None:
         check_target(args.out, run)
-    return _evaluate(args, run, merge_settings(given_overrides(args), mapped))
+    return _evaluate(args, run, merge_settings(args.settings.given, mapped))
 
 
-def _check(args: Any, run: Path | None) -> None:
+def _check(args: EvalArguments, run: Path | None) -> None:
     """What can be refused at a glance."""
     if run is not None and args.preset is not None:
         raise InputError(f"--preset goes with a model; the run {run} is evaluated on its own problems: leave it out.")
@@ -117,7 +102,7 @@ def _check(args: Any, run: Path | None) -> None:
             raise InputError(f"--round goes with a run's folder; {args.subject} is none.")
 
 
-def _evaluate(args: Any, run: Path | None, overrides: Mapping[str, Any]) -> int:
+def _evaluate(args: EvalArguments, run: Path | None, overrides: Mapping[str, Any]) -> int:
     from spark_kernel.evaluate.standalone import (
         checkpoint_subject,
         evaluate_subject,
@@ -159,7 +144,7 @@ def _evaluate(args: Any, run: Path | None, overrides: Mapping[str, Any]) -> int:
 
 
 def _show(found: StandaloneEvaluation, model: str | None, out: Path | None, terminal: Any) -> None:
-    from workbench.reporting.reports import held_out_table, own_command
+    from workbench.reporting.run_report import held_out_table, own_command
 
     console = terminal.console
     console.print(held_out_table({found.records.round: found.evaluation.summary}, model))
@@ -175,7 +160,7 @@ def _show(found: StandaloneEvaluation, model: str | None, out: Path | None, term
         )
 
 
-def _what(args: Any, run: Path | None, subject: Subject) -> str:
+def _what(args: EvalArguments, run: Path | None, subject: Subject) -> str:
     asked = (
         f"{subject.config.evaluation.problems} held-out problems at most, {subject.config.evaluation.samples} samples"
     )

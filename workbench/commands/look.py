@@ -12,7 +12,7 @@ import tyro
 from spark_kernel.errors import InputError
 from workbench.cli import OK
 from workbench.commands import require_run
-from workbench.console import make_console, plain_table
+from workbench.reporting.console import make_console, plain_table
 
 if TYPE_CHECKING:
     from spark_kernel.evaluate.compare import Comparison
@@ -36,7 +36,7 @@ def show(arguments: Sequence[str]) -> int:
     args = tyro.cli(ShowArguments, prog="workbench show", args=arguments)
     from spark_kernel.runs.bundles import HELD_OUT
     from spark_kernel.runs.reader import RunReader
-    from workbench.reporting.reports import held_out_table, print_report, round_tables
+    from workbench.reporting.run_report import held_out_table, print_report, round_tables
 
     reader = RunReader(require_run(args.run))
     console = make_console()

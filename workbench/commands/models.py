@@ -11,7 +11,7 @@ import tyro
 from spark_kernel.errors import InputError
 from workbench.cli import OK
 from workbench.commands import quiet_transformers
-from workbench.console import make_console, plain_table
+from workbench.reporting.console import make_console, plain_table
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -16,8 +16,8 @@ from spark_kernel.config import RunConfig, load_config, merge_settings, preset_n
 from spark_kernel.errors import InputError, RunFolderError
 from workbench.cli import INTERRUPTED, OK
 from workbench.commands import quiet_transformers, require_run
-from workbench.config_flags import flags_type, given_overrides, refuse_unknown_flags, split_mapping_flags
 from workbench.reporting.sinks import require_sinks, sink_names
+from workbench.settings.flags import SETTINGS, Settings, parse_flags, refuse_unknown_flags, split_mapping_flags
 
 if TYPE_CHECKING:
     from spark_kernel.training.trainer import Trainer
@@ -30,27 +30,29 @@ ON_BAD_PROBLEM = Annotated[Literal["stop", "skip"] | None, tyro.conf.arg(help="T
 OUT = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help="New run folder; by default runs/NAME-TIME.")]
 
 
+@dataclass(frozen=True)
+class RunArguments:
+    """Start a run from a preset or a configuration file and train it to its end."""
+
+    preset: Annotated[
+        tyro.conf.Positional[str],
+        tyro.conf.arg(metavar="PRESET|FILE", help='Preset, presets joined with "+", or a .yaml file.'),
+    ]
+    settings: SETTINGS
+    out: OUT = None
+    report_to: REPORT_TO = ""
+    on_bad_problem: ON_BAD_PROBLEM = None
+
+
 def run(arguments: Sequence[str]) -> int:
     """Start a run and train it to its end."""
     rest, mapped = split_mapping_flags(arguments)
-    own = [
-        (
-            "preset",
-            Annotated[
-                tyro.conf.Positional[str],
-                tyro.conf.arg(metavar="PRESET|FILE", help='Preset, presets joined with "+", or a .yaml file.'),
-            ],
-            field(),
-        ),
-        ("out", OUT, field(default=None)),
-        ("report_to", REPORT_TO, field(default="")),
-        ("on_bad_problem", ON_BAD_PROBLEM, field(default=None)),
-    ]
-    refuse_unknown_flags(rest, [name for name, *_ in own[1:]])
-    flags = flags_type("Run", own, _defaults(rest))
-    args: Any = tyro.cli(flags, prog="workbench run", args=rest, description=_run_description(), use_underscores=True)
+    refuse_unknown_flags(rest, ["out", "report_to", "on_bad_problem"])
+    default = RunArguments(tyro.MISSING, Settings(_defaults(rest)))
+    args = parse_flags(default, "workbench run", rest, _run_description())
     short = {"problems": {"on_bad_problem": args.on_bad_problem}} if args.on_bad_problem else {}
-    config = load_config({"base": args.preset, **merge_settings(merge_settings(given_overrides(args), mapped), short)})
+    given = merge_settings(merge_settings(args.settings.given, mapped), short)
+    config = load_config({"base": args.preset, **given})
     names = sink_names(args.report_to)
     require_sinks(names)
     out = _unused(args.out or _new_folder(args.preset))
@@ -85,35 +87,32 @@ def resume(arguments: Sequence[str]) -> int:
     return _train(resume_run(run), args.rounds, names)
 
 
+@dataclass(frozen=True)
+class ForkArguments:
+    """Start a run from a round of another one, with some settings changed.
+
+    `rounds` counts from the first round of the original run. Model and seed cannot change. The help shows the defaults
+    of the schema; a setting that is not given is the original run's.
+    """
+
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="The run to fork; only read.")]
+    settings: SETTINGS
+    round: Annotated[int | None, tyro.conf.arg(metavar="K", help="Fork after round K; by default after the last.")] = (
+        None
+    )
+    out: OUT = None
+    report_to: REPORT_TO = ""
+
+
 def fork(arguments: Sequence[str]) -> int:
     """Start a run from a round of another one and train it to its end."""
     rest, mapped = split_mapping_flags(arguments)
-    own = [
-        (
-            "source",
-            Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="The run to fork; only read.")],
-            field(),
-        ),
-        (
-            "round",
-            Annotated[int | None, tyro.conf.arg(metavar="K", help="Fork after round K; by default after the last.")],
-            field(default=None),
-        ),
-        ("out", OUT, field(default=None)),
-        ("report_to", REPORT_TO, field(default="")),
-    ]
-    about = (
-        "Start a run from a round of another one, with some settings changed. `rounds` counts from the first round of "
-        "the original run. Model and seed cannot change. The help shows the defaults of the schema; a setting that is "
-        "not given is the original run's."
-    )
-    refuse_unknown_flags(rest, [name for name, *_ in own[1:]])
-    flags = flags_type("Fork", own, RunConfig())
-    args: Any = tyro.cli(flags, prog="workbench fork", args=rest, description=about, use_underscores=True)
+    refuse_unknown_flags(rest, ["round", "out", "report_to"])
+    args = parse_flags(ForkArguments(tyro.MISSING, Settings(RunConfig())), "workbench fork", rest)
     source = require_run(args.source)
     names = sink_names(args.report_to)
     require_sinks(names)
-    overrides = merge_settings(given_overrides(args), mapped)
+    overrides = merge_settings(args.settings.given, mapped)
     out = _unused(args.out or _new_folder(f"{source.name}-fork"))
     from spark_kernel.training.lifecycle import fork_run
 
@@ -147,7 +146,7 @@ def _train(trainer: Trainer, rounds: int | None, names: tuple[str, ...]) -> int:
     # Here, not above: help and bad flags should not wait for pyarrow.
     from spark_kernel.runs.reader import RunReader
     from spark_kernel.training.interrupt import stops_on_signals
-    from workbench.reporting.reports import print_report
+    from workbench.reporting.run_report import print_report
     from workbench.reporting.sinks import open_sinks
     from workbench.reporting.terminal import Terminal
 

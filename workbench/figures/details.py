@@ -15,8 +15,8 @@ import plotly.graph_objects as go
 from workbench.figures.fill import fill
 from workbench.figures.style import GREY, KIND_COLOURS, RIGHT, WRONG, Theme, percent, plain
 from workbench.views.chains import SelfCorrection
+from workbench.views.funnel import Funnel, FunnelStep
 from workbench.views.judge import UNREADABLE, JudgeLine
-from workbench.views.recycled import Funnel, FunnelStep
 
 SHADES = ("#56A0D3", "#D55E00", "#B0609A", "#009E73", "#B8860B", "#7A6BB0", "#A6A6A6", "#5B7F95", "#C26A6A", "#6D8F3C")
 REASONS = (

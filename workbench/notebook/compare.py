@@ -12,7 +12,7 @@ from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState, list_runs
 from workbench.figures import Theme, apply_theme, comparison_figure, difference_figure
-from workbench.notebook.driver import DriverState
+from workbench.notebook.driver_state import DriverState
 from workbench.notebook.job import Job
 from workbench.notebook.plotly_widget import FigureWidget, PageTheme
 from workbench.notebook.run_on_disk import Seen

@@ -14,11 +14,11 @@ import ipywidgets as widgets
 from spark_kernel.config import RunConfig, load_config, merge_settings, preset_names, validate_config
 from spark_kernel.errors import InputError
 from workbench.notebook.copy_button import CopyButton
-from workbench.notebook.driver import DriverState, Mode
-from workbench.notebook.form_fields import FormField, form_sections
+from workbench.notebook.driver_state import DriverState, Mode
 from workbench.notebook.run_on_disk import Seen
 from workbench.notebook.style import Panel, note, row, table
-from workbench.settings_diff import differing, nearest_preset, setting
+from workbench.settings.differences import differing, nearest_preset, setting
+from workbench.settings.form import FormField, form_sections
 
 FORKED_AS_IS = ("seed", "model.")
 """What a fork keeps of its parent."""

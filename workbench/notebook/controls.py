@@ -10,7 +10,8 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from workbench.notebook.configuration import Configuration
-from workbench.notebook.driver import BUSY, Action, Driver, DriverState, Mode
+from workbench.notebook.driver import Driver
+from workbench.notebook.driver_state import BUSY, Action, DriverState, Mode
 from workbench.notebook.run_on_disk import Seen
 from workbench.notebook.style import Panel, note, row
 from workbench.recorded import recorded_run

@@ -8,7 +8,7 @@ import ipywidgets as widgets
 
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.runs.reader import RunReader
-from workbench.notebook.driver import DriverState
+from workbench.notebook.driver_state import DriverState
 from workbench.notebook.job import Job
 from workbench.notebook.run_on_disk import Seen
 from workbench.notebook.style import Panel, row

@@ -11,7 +11,8 @@ import ipywidgets as widgets
 from spark_kernel.config import RunConfig
 from spark_kernel.errors import InputError
 from spark_kernel.runs.environment import describe_environment
-from workbench.notebook.driver import Driver, DriverState, Mode
+from workbench.notebook.driver import Driver
+from workbench.notebook.driver_state import DriverState, Mode
 from workbench.notebook.job import Job
 from workbench.notebook.run_on_disk import Seen
 from workbench.notebook.style import Panel, note, row, table

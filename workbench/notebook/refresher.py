@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from workbench.notebook.driver import Driver, DriverState, Mode
+from workbench.notebook.driver import Driver
+from workbench.notebook.driver_state import DriverState, Mode
 from workbench.notebook.run_on_disk import RunOnDisk, Seen
 
 INTERVAL = 0.2

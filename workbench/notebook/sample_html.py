@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import difflib
 import html
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from workbench.model_text import markdown_html, raw_html
+from workbench.text_diff import diff_html
 from workbench.views import ImageView, Sibling, Token, Verdict
 
 MOST_TOKENS = 4_000
@@ -137,19 +136,4 @@ def verdicts_html(verdicts: Sequence[Verdict]) -> str:
 
 def difference_html(before: str, after: str) -> str:
     """Two texts as one, word by word: what went away is struck out, what came is underlined."""
-    old, new = _words(before), _words(after)
-    parts = []
-    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
-        if tag == "equal":
-            parts.append(html.escape("".join(old[i1:i2])))
-            continue
-        if i2 > i1:
-            parts.append(f"<del>{html.escape(''.join(old[i1:i2]))}</del>")
-        if j2 > j1:
-            parts.append(f"<ins>{html.escape(''.join(new[j1:j2]))}</ins>")
-    return f'<pre class="spark-text spark-diff">{"".join(parts)}</pre>'
-
-
-def _words(text: str) -> list[str]:
-    """Words, numbers, spaces and signs, at most some thousands: the comparison is quadratic."""
-    return re.findall(r"\w+|\s+|[^\w\s]", text[:8_000])
+    return f'<pre class="spark-text spark-diff">{diff_html(before, after)}</pre>'

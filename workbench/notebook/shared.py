@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from spark_kernel.errors import SparkError
-from workbench.notebook.driver import DriverState
+from workbench.notebook.driver_state import DriverState
 from workbench.notebook.run_on_disk import Seen
 from workbench.notebook.style import Panel, note, row
 from workbench.views.run_view import RunView

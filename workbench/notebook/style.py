@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 if TYPE_CHECKING:
-    from workbench.notebook.driver import DriverState
+    from workbench.notebook.driver_state import DriverState
     from workbench.notebook.run_on_disk import Seen
 
 CSS = """

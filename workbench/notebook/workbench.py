@@ -18,7 +18,8 @@ from spark_kernel.training.interrupt import stops_on_signals
 from workbench.notebook.configuration import Configuration
 from workbench.notebook.controls import Controls
 from workbench.notebook.correction import Correction
-from workbench.notebook.driver import BUSY, Driver, Mode
+from workbench.notebook.driver import Driver
+from workbench.notebook.driver_state import BUSY, Mode
 from workbench.notebook.export_panel import Export
 from workbench.notebook.preflight import Preflight
 from workbench.notebook.recycled import Recycled
@@ -26,7 +27,7 @@ from workbench.notebook.refresher import Refresher
 from workbench.notebook.rollouts import Rollouts
 from workbench.notebook.shared import DataPanel, Shared
 from workbench.notebook.style import Panel
-from workbench.settings_diff import nearest_preset
+from workbench.settings.differences import nearest_preset
 
 if TYPE_CHECKING:
     from workbench.notebook.compare import Compare

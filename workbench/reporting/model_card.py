@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import ModelCardData
 
 from spark_kernel.config import RunConfig
 from spark_kernel.publish.base_model import BaseModel
@@ -16,7 +16,7 @@ from spark_kernel.records import RoundReport
 from spark_kernel.runs.layout import INHERITED, evaluation_folder, list_evaluations
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.storage import read_evaluation_report
-from workbench.reporting.reports import (
+from workbench.reporting.figure_rows import (
     Row,
     evaluation_name,
     first_and_last,
@@ -25,7 +25,7 @@ from workbench.reporting.reports import (
     one_sided_notes,
     show_figure,
 )
-from workbench.settings_diff import differing, nearest_preset
+from workbench.settings.differences import differing, nearest_preset
 
 SPARK = (
     "SPARK ([arXiv 2509.22624](https://arxiv.org/abs/2509.22624)) is reinforcement learning with verifiable rewards "
@@ -111,20 +111,19 @@ def model_card(
 
 
 def _metadata(card: Card) -> str:
-    """The block that the hub reads."""
-    fields: dict[str, Any] = dict(card.base.licence)
-    if card.base.descends_from:
-        fields["base_model"] = card.base.descends_from
-        fields["base_model_relation"] = "adapter" if card.is_adapter else "finetune"
-    fields["library_name"] = "peft" if card.is_adapter else "transformers"
-    fields["pipeline_tag"] = "image-text-to-text" if card.reads_images else "text-generation"
-    fields["tags"] = [
-        "spark-workbench",
-        "reinforcement-learning",
-        "self-judging",
-        *(["lora"] * card.source.has_adapter),
-    ]
-    return "---\n" + yaml.safe_dump(fields, sort_keys=False) + "---"
+    """The block that the hub reads; what is None is left out."""
+    base, licence = card.base.descends_from, card.base.licence
+    data = ModelCardData(
+        license=licence.get("license"),
+        license_name=licence.get("license_name"),
+        license_link=licence.get("license_link"),
+        base_model=base,
+        base_model_relation=("adapter" if card.is_adapter else "finetune") if base else None,
+        library_name="peft" if card.is_adapter else "transformers",
+        pipeline_tag="image-text-to-text" if card.reads_images else "text-generation",
+        tags=["spark-workbench", "reinforcement-learning", "self-judging", *(["lora"] * card.source.has_adapter)],
+    )
+    return f"---\n{data.to_yaml()}\n---"
 
 
 def _what(card: Card) -> str:

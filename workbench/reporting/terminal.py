@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from spark_kernel.records import Kind, RoundReport
 from spark_kernel.runs.codec import from_json
 from spark_kernel.training.events import Event
-from workbench.console import make_console
+from workbench.reporting.console import make_console
 from workbench.reporting.metrics import judge_accuracy, kind_accuracy
 
 

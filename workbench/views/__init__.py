@@ -13,21 +13,16 @@ write the run meanwhile. Errors are `RunFolderError`, one sentence for a person.
 from spark_kernel.evaluate.judge_metrics import CalibrationBin
 from workbench.views.chains import TRANSITIONS, Alternative, Chain, ChainStep, SelfCorrection, self_correction
 from workbench.views.comparison import ComparisonRow, RunPoint, RunsComparison, SettingRow, compare
+from workbench.views.funnel import Funnel, FunnelStep
 from workbench.views.judge import JudgeDetail, JudgeLine, judge_of_evaluation, judge_of_round
 from workbench.views.lines import Line
-from workbench.views.recycled import (
-    AnswersAt,
-    Funnel,
-    FunnelStep,
-    Lineage,
-    Output,
-    RecycledRow,
-    SourceAnswer,
-)
-from workbench.views.rollouts import COLUMNS, ImageView, Preset, RolloutDetail, RolloutTable, Sibling, Token
+from workbench.views.recycled import AnswersAt, Lineage, Output, RecycledRow, SourceAnswer
+from workbench.views.rollout_detail import RolloutDetail, Sibling, Token
+from workbench.views.rollouts import COLUMNS, Preset, RolloutTable
 from workbench.views.run_view import RunView
 from workbench.views.series import RoundSeries
 from workbench.views.snapshot import CheckpointRow, Difference, RunSnapshot
+from workbench.views.task_rows import ImageView
 from workbench.views.verdicts import Verdict
 
 __all__ = [

@@ -9,6 +9,7 @@ from typing import Any
 from spark_kernel.evaluate.intervals import mcnemar_exact
 from spark_kernel.runs.bundles import HELD_OUT
 from spark_kernel.runs.reader import RunReader
+from workbench.views.task_rows import label_letters, prompt_messages
 
 ALTERNATIVES = ("vote", "best_of", "weighted_vote")
 TRANSITIONS = ("right_right", "wrong_right", "right_wrong", "wrong_wrong")
@@ -157,8 +158,6 @@ def _alternatives(lines: Mapping[str, Any]) -> tuple[Alternative, ...]:
 
 
 def _chains(reader: RunReader, round: int, suite: str, problems: Mapping[str, Mapping[str, Any]]) -> tuple[Chain, ...]:
-    from workbench.views.rollouts import prompt_messages
-
     tasks = {
         (row["part"], row["group_index"]): row
         for row in reader.table("eval_tasks", [round], suite).to_pylist()
@@ -183,7 +182,7 @@ def _chains(reader: RunReader, round: int, suite: str, problems: Mapping[str, Ma
                 tokens=len(row["token_ids"]),
                 text=row["text"],
                 messages=prompt_messages(task),
-                label_map=dict(task["label_map"]) if task["label_map"] is not None else None,
+                label_map=label_letters(task),
                 rollout_id=row["id"],
             )
             for index, (task, row) in enumerate(members)

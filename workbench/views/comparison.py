@@ -10,7 +10,7 @@ from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.evaluate.compare import Checkpoint, Comparison, RunResult, compare_runs, line_cells
 from spark_kernel.runs.bundles import HELD_OUT
 from spark_kernel.runs.reader import RunReader
-from workbench.settings_diff import differing
+from workbench.settings.differences import differing
 from workbench.views.series import held_out_figures
 from workbench.views.snapshot import run_config
 

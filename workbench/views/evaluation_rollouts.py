@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from spark_kernel.runs.bundles import HELD_OUT
 from spark_kernel.runs.reader import RunReader
-from workbench.views.rollouts import RolloutDetail, RolloutTable, output_detail, output_rows
-from workbench.views.verdicts import Verdict, verdicts_in
+from workbench.views.rollout_detail import RolloutDetail, output_detail
+from workbench.views.rollouts import RolloutTable, output_rows
+from workbench.views.verdicts import verdicts_in_evaluation
 
 
 def evaluation_table(reader: RunReader, round: int, suite: str = HELD_OUT) -> RolloutTable:
@@ -22,7 +20,7 @@ def evaluation_table(reader: RunReader, round: int, suite: str = HELD_OUT) -> Ro
         InputError: a name that no suite can have.
     """
     tables = {name: reader.table(name, [round], suite) for name in ("eval_rollouts", "eval_tasks", "eval_problems")}
-    verdicts = _verdicts(tables["eval_tasks"], tables["eval_rollouts"])
+    verdicts = verdicts_in_evaluation(tables["eval_tasks"], tables["eval_rollouts"])
     earlier = [number for number in reader.evaluated(suite) if number < round]
     before: dict[Any, str] = {}
     if earlier:
@@ -52,14 +50,6 @@ def evaluation_detail(
 ) -> RolloutDetail:
     """Everything about one output of an evaluation; arguments and errors as in `rollouts.rollout_detail`."""
     rollouts, tasks = (reader.table(name, [round], suite) for name in ("eval_rollouts", "eval_tasks"))
-    verdicts = _verdicts(tasks, rollouts).get(rollout_id, [])
+    verdicts = verdicts_in_evaluation(tasks, rollouts).get(rollout_id, [])
     table = evaluation_table(reader, round, suite)
     return output_detail(reader, round, rollout_id, table, rollouts, tasks, "part", tuple(verdicts), decode)
-
-
-def _verdicts(tasks: pa.Table, rollouts: pa.Table) -> dict[str, list[Verdict]]:
-    """What judges of the same evaluation say, by the output they say it about."""
-    found: dict[str, list[Verdict]] = defaultdict(list)
-    for source, verdict in verdicts_in(tasks, rollouts, "part"):
-        found[source].append(verdict)
-    return found

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.compute as pc
+
 from spark_kernel.errors import RunFolderError
-from workbench.views.rollouts import ImageView, image_views, prompt_messages
+from workbench.views.fates import Fates, rounds_from
 from workbench.views.round_tables import RoundTables, TableCache
+from workbench.views.task_rows import ImageView, image_views, label_letters, prompt_messages, source_position
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,37 +109,14 @@ class Lineage:
     update: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class FunnelStep:
-    """One step of the way from opportunities to the update. `entered` = `remained` + the sum of `left`.
-
-    `left`: reason -> count of what did not go on. `unit`: what is counted.
-    """
-
-    name: str
-    unit: str
-    entered: int
-    left: Mapping[str, int]
-    remained: int
-
-
-@dataclass(frozen=True, slots=True)
-class Funnel:
-    """The steps for tasks made in `rounds`, and the same for each kind. `waiting` tasks count as left at the queue."""
-
-    rounds: tuple[int, ...]
-    steps: tuple[FunnelStep, ...]
-    by_kind: Mapping[str, tuple[FunnelStep, ...]]
-
-
 def recycled_rows(cache: TableCache, round: int, *, ahead: int = 3) -> tuple[RecycledRow, ...]:
     """The tasks made in a round, finished or in flight, and what became of them within `ahead` more rounds.
 
     Raises:
         RunFolderError: no such round.
     """
-    seen = _rounds(cache, round, ahead)
-    fates = _Fates(seen)
+    seen = rounds_from(cache, round, ahead)
+    fates = Fates(seen)
     return tuple(_row(task, fates) for task in seen[0].recycled.to_pylist())
 
 
@@ -146,20 +126,20 @@ def lineage(cache: TableCache, task_id: str, made_round: int, *, ahead: int = 3)
     Raises:
         RunFolderError: the round did not make this task.
     """
-    seen = _rounds(cache, made_round, ahead)
+    seen = rounds_from(cache, made_round, ahead)
     task = next((row for row in seen[0].recycled.to_pylist() if row["id"] == task_id), None)
     if task is None:
         raise RunFolderError(f"Round {made_round} of {cache.reader.info.name} made no task {task_id}.")
-    row = _row(task, _Fates(seen))
+    row = _row(task, Fates(seen))
     earlier = [cache.round(r) for r in range(max(1, made_round - ahead), made_round) if cache.has(r)]
-    problem = _find(("problems",), task["problem_id"], [*reversed(seen), *reversed(earlier)])
+    problem = _find("problems", task["problem_id"], [*reversed(seen), *reversed(earlier)])
     return Lineage(
         row=row,
         question=problem["question"] if problem else "",
         gold=problem["gold"] if problem else "",
         images=image_views(cache.reader, task["images"]),
         messages=prompt_messages(task),
-        label_map=dict(task["label_map"]) if task["label_map"] is not None else None,
+        label_map=label_letters(task),
         order=task["gold_position"],
         source_policy_version=task["source_policy_version"],
         sources=_sources(task, [seen[0], *reversed(earlier)]),
@@ -169,57 +149,7 @@ def lineage(cache: TableCache, task_id: str, made_round: int, *, ahead: int = 3)
     )
 
 
-def funnel(cache: TableCache, rounds: Sequence[int], *, ahead: int = 3) -> Funnel:
-    """From opportunities to the update, for the tasks made in `rounds`; counts add up at every step.
-
-    Raises:
-        RunFolderError: no such round.
-    """
-    parts = [_funnel_counts(_rounds(cache, round, ahead)) for round in rounds]
-    total: Counter[tuple[str, str, str]] = Counter()
-    for part in parts:
-        total.update(part)
-    kinds = sorted({kind for _, kind, _ in total})
-    return Funnel(tuple(rounds), _steps(total, None), {kind: _steps(total, kind) for kind in kinds})
-
-
-class _Fates:
-    """Where each task went, from the tables of the round that made it and the rounds after."""
-
-    def __init__(self, seen: Sequence[RoundTables]) -> None:
-        self.sampled: dict[str, int] = {}
-        self.outputs: Counter[str] = Counter()
-        self.right: Counter[str] = Counter()
-        self.excluded: dict[str, tuple[int, str]] = {}
-        for tables in seen:
-            for task_id in tables.tasks["id"].to_pylist():
-                self.sampled[task_id] = tables.round
-            for row in tables.rollouts.select(["task_id", "correct"]).to_pylist():
-                self.outputs[row["task_id"]] += 1
-                self.right[row["task_id"]] += row["correct"] is True
-            for row in tables.exclusions.to_pylist():
-                self.excluded.setdefault(row["subject_id"], (row["round"], f"{row['stage']}/{row['reason']}"))
-
-    def of(self, task_id: str) -> tuple[str, int | None, str]:
-        """Fate, its round, and the reason of an exclusion."""
-        if task_id in self.sampled:
-            return "sampled", self.sampled[task_id], ""
-        if task_id in self.excluded:
-            round, reason = self.excluded[task_id]
-            return "excluded", round, reason
-        return "waiting", None, ""
-
-
-def _rounds(cache: TableCache, round: int, ahead: int) -> list[RoundTables]:
-    found = [cache.round(round)]
-    for later in range(round + 1, round + ahead + 1):
-        if not cache.has(later):
-            break
-        found.append(cache.round(later))
-    return found
-
-
-def _row(task: Mapping[str, Any], fates: _Fates) -> RecycledRow:
+def _row(task: Mapping[str, Any], fates: Fates) -> RecycledRow:
     fate, when, reason = fates.of(task["id"])
     return RecycledRow(
         id=task["id"],
@@ -244,8 +174,8 @@ def _row(task: Mapping[str, Any], fates: _Fates) -> RecycledRow:
 def _sources(task: Mapping[str, Any], places: Sequence[RoundTables]) -> tuple[SourceAnswer, ...]:
     found = []
     for index, source in enumerate(task["sources"]):
-        row = _find(("rollouts",), source, places)
-        position = "AB"[index] if task["kind"] == "pairwise" and index < 2 else ""
+        row = _find("rollouts", source, places)
+        position = source_position(task, index)
         correct = task["source_correct"][index] if index < len(task["source_correct"]) else None
         if row is None:
             found.append(SourceAnswer(source, position, None, correct, None, task["source_policy_version"]))
@@ -256,13 +186,11 @@ def _sources(task: Mapping[str, Any], places: Sequence[RoundTables]) -> tuple[So
     return tuple(found)
 
 
-def _find(names: tuple[str, ...], row_id: str, places: Sequence[RoundTables]) -> dict[str, Any] | None:
+def _find(name: str, row_id: str, places: Sequence[RoundTables]) -> dict[str, Any] | None:
     for tables in places:
-        for name in names:
-            table = getattr(tables, name)
-            ids = table["id"].to_pylist()
-            if row_id in ids:
-                return table.slice(ids.index(row_id), 1).to_pylist()[0]
+        found: list[dict[str, Any]] = getattr(tables, name).filter(pc.field("id") == row_id).to_pylist()
+        if found:
+            return found[0]
     return None
 
 
@@ -331,59 +259,3 @@ def _update(cache: TableCache, row: RecycledRow) -> dict[str, float]:
         "optimizer_steps": float(update.optimizer_steps),
     }
     return figures | {f"{row.kind} {name}": value for name, value in update.by_kind.get(row.kind, {}).items()}
-
-
-OFFERED, QUEUED, SCORED, TRAINED = "offered", "queued", "scored", "trained"
-GOES_ON = ""
-
-
-def _funnel_counts(seen: Sequence[RoundTables]) -> Counter[tuple[str, str, str]]:
-    """(step, kind, reason or GOES_ON) -> count."""
-    counts: Counter[tuple[str, str, str]] = Counter()
-    made = seen[0].recycled.select(["id", "kind"]).to_pylist()
-    fates = _Fates(seen)
-    for row in seen[0].exclusions.to_pylist():
-        if row["stage"] == "recycle":
-            counts[OFFERED, row["kind"] or "?", row["reason"]] += 1
-    sampled = set()
-    for row in made:
-        counts[OFFERED, row["kind"], GOES_ON] += 1
-        fate, _, reason = fates.of(row["id"])
-        if fate == "sampled":
-            sampled.add(row["id"])
-        counts[
-            QUEUED, row["kind"], {"sampled": GOES_ON, "excluded": reason.partition("/")[2], "waiting": "waiting"}[fate]
-        ] += 1
-    for tables in seen:
-        left_out = {r["subject_id"]: r["reason"] for r in tables.exclusions.to_pylist() if r["stage"] == "update"}
-        for row in tables.rollouts.select(["id", "task_id", "kind", "reward", "parse"]).to_pylist():
-            if row["task_id"] not in sampled:
-                continue
-            if row["reward"] is None:
-                counts[SCORED, row["kind"], row["parse"] or "not verified"] += 1
-                continue
-            counts[SCORED, row["kind"], GOES_ON] += 1
-            reason = "update not done" if tables.in_flight else left_out.get(row["id"], GOES_ON)
-            counts[TRAINED, row["kind"], reason] += 1
-    return counts
-
-
-def _steps(counts: Mapping[tuple[str, str, str], int], kind: str | None) -> tuple[FunnelStep, ...]:
-    found = []
-    for step, name, unit in (
-        (OFFERED, "opportunities made into tasks", "tasks"),
-        (QUEUED, "tasks sampled", "tasks"),
-        (SCORED, "outputs with a reward", "outputs"),
-        (TRAINED, "outputs in the update", "outputs"),
-    ):
-        left: Counter[str] = Counter()
-        remained = 0
-        for (at, of, reason), n in counts.items():
-            if at != step or (kind is not None and of != kind):
-                continue
-            if reason == GOES_ON:
-                remained += n
-            else:
-                left[reason] += n
-        found.append(FunnelStep(name, unit, remained + sum(left.values()), dict(sorted(left.items())), remained))
-    return tuple(found)

@@ -1,18 +1,17 @@
-"""Rollouts as rows to filter and as one record with everything about it."""
+"""Rollouts as rows to filter; everything about one of them is in `rollout_detail`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from spark_kernel.errors import InputError, RunFolderError
-from spark_kernel.records import ImageRef, Kind
+from spark_kernel.records import Kind
 from spark_kernel.runs.reader import RunReader
 from workbench.views.round_tables import RoundTables, TableCache
 from workbench.views.verdicts import Verdict, verdicts_about
@@ -115,56 +114,6 @@ class RolloutTable:
         return {str(preset): self.filter(preset).count for preset in Preset}
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A token of an output: its text (empty without a decoder), id, and log-probability [nats]."""
-
-    text: str
-    id: int
-    logprob: float
-
-
-@dataclass(frozen=True, slots=True)
-class ImageView:
-    """An image of a prompt: its content hash, and its file; None where the run folder lacks it."""
-
-    sha256: str
-    file: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class Sibling:
-    """Another output of the same task."""
-
-    id: str
-    sample: int
-    answer: str | None
-    correct: bool | None
-    reward: float | None
-    advantage: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutDetail:
-    """Everything about one output.
-
-    `row`: its row, as in `RolloutTable`. `messages`: the exact prompt as (role, text), `<image>` where an image stands.
-    `label_map`: what each letter means where the prompt asked for letters. `source_ids`: the outputs that the prompt
-    shows, in order. `tokens`: see `Token`. `verdicts`: about this output. `siblings`: the whole group, this one too.
-    """
-
-    row: Mapping[str, Any]
-    messages: tuple[tuple[str, str], ...]
-    images: tuple[ImageView, ...]
-    template_id: str
-    label_map: Mapping[str, str] | None
-    source_ids: tuple[str, ...]
-    source_correct: tuple[bool, ...]
-    tokens: tuple[Token, ...]
-    verdicts: tuple[Verdict, ...]
-    siblings: tuple[Sibling, ...]
-
-
 def rollout_table(cache: TableCache, rounds: Sequence[int], *, ahead: int = 1) -> RolloutTable:
     """The outputs of rounds, finished or in flight.
 
@@ -178,104 +127,11 @@ def rollout_table(cache: TableCache, rounds: Sequence[int], *, ahead: int = 1) -
     for round in rounds:
         tables = cache.round(round)
         verdicts = verdicts_about(cache, round, ahead)
-        parts.append(
-            output_rows(tables.rollouts, tables.tasks, tables.problems, "period", verdicts, _before(cache, tables))
-        )
+        before = _before(cache, tables)
+        parts.append(output_rows(tables.rollouts, tables.tasks, tables.problems, "period", verdicts, before))
     if not parts:
         raise RunFolderError("No round was given to show outputs of.")
     return RolloutTable(pa.concat_tables(parts))
-
-
-def rollout_detail(
-    cache: TableCache,
-    round: int,
-    rollout_id: str,
-    *,
-    decode: Callable[[Sequence[int]], Sequence[str]] | None = None,
-    ahead: int = 1,
-) -> RolloutDetail:
-    """Everything about one output of a round.
-
-    Args:
-        decode: token ids to the text of each, such as `lambda ids: [tokenizer.decode([i]) for i in ids]`; without it
-            tokens have no text.
-
-    Raises:
-        RunFolderError: no such round, or no such output in it.
-    """
-    tables = cache.round(round)
-    table = rollout_table(cache, [round], ahead=ahead)
-    return output_detail(
-        cache.reader, round, rollout_id, table, tables.rollouts, tables.tasks, "period",
-        tuple(verdicts_about(cache, round, ahead).get(rollout_id, ())), decode,
-    )  # fmt: skip
-
-
-def prompt_messages(task: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """The messages of a row of `tasks` as (role, text), `<image>` where an image stands."""
-    return tuple(
-        (
-            message["role"],
-            "".join("<image>" if part["type"] == "image" else part["text"] or "" for part in message["parts"]),
-        )
-        for message in task["messages"]
-    )
-
-
-def image_views(reader: RunReader, images: Iterable[Mapping[str, str]]) -> tuple[ImageView, ...]:
-    """The image files of a row; None for a file that the run does not have."""
-    found = []
-    for image in images:
-        try:
-            file: Path | None = reader.image_path(ImageRef(image["sha256"], image["path"]))
-        except RunFolderError:
-            file = None
-        found.append(ImageView(image["sha256"], file))
-    return tuple(found)
-
-
-def output_detail(
-    reader: RunReader,
-    round: int,
-    rollout_id: str,
-    table: RolloutTable,
-    rollouts: pa.Table,
-    tasks: pa.Table,
-    place: str,
-    verdicts: tuple[Verdict, ...],
-    decode: Callable[[Sequence[int]], Sequence[str]] | None,
-) -> RolloutDetail:
-    """Everything about one output of a round or an evaluation (`place`: period or part).
-
-    Raises:
-        RunFolderError: no such output.
-    """
-    row = next(iter(table.table.filter(pc.equal(table.table["id"], rollout_id)).to_pylist()), None)
-    if row is None:
-        raise RunFolderError(f"Round {round} of {reader.info.name} has no output {rollout_id}.")
-    raw = rollouts.filter(pc.equal(rollouts["id"], rollout_id)).to_pylist()[0]
-    at = pc.and_(pc.equal(tasks[place], raw[place]), pc.equal(tasks["group_index"], raw["group_index"]))
-    task = tasks.filter(at).to_pylist()[0]
-    group = table.table.filter(
-        pc.and_(pc.equal(table.table["task_id"], raw["task_id"]), pc.equal(table.table["period"], raw[place]))
-    )
-    ids = raw["token_ids"]
-    pieces = list(decode(ids)) if decode is not None else [""] * len(ids)
-    return RolloutDetail(
-        row=row,
-        messages=prompt_messages(task),
-        images=image_views(reader, task["images"]),
-        template_id=task["template_id"],
-        label_map=dict(task["label_map"]) if task["label_map"] is not None else None,
-        source_ids=tuple(task["sources"]),
-        source_correct=tuple(task["source_correct"]),
-        tokens=tuple(Token(t, i, p) for t, i, p in zip(pieces, ids, raw["logprobs"], strict=True)),
-        verdicts=verdicts,
-        siblings=tuple(
-            Sibling(r["id"], r["sample"], r["answer"], r["correct"], r["reward"], r["advantage"])
-            for r in group.to_pylist()
-        ),
-    )
 
 
 def output_rows(

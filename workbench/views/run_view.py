@@ -10,14 +10,11 @@ from spark_kernel.runs.bundles import HELD_OUT
 from spark_kernel.runs.reader import RunReader
 from workbench.views.chains import SelfCorrection, self_correction
 from workbench.views.evaluation_rollouts import evaluation_detail, evaluation_table
+from workbench.views.funnel import Funnel, funnel
 from workbench.views.judge import JudgeDetail, judge_of_evaluation, judge_of_round
-from workbench.views.recycled import Funnel, Lineage, RecycledRow, funnel, lineage, recycled_rows
-from workbench.views.rollouts import (
-    RolloutDetail,
-    RolloutTable,
-    rollout_detail,
-    rollout_table,
-)
+from workbench.views.recycled import Lineage, RecycledRow, lineage, recycled_rows
+from workbench.views.rollout_detail import RolloutDetail, rollout_detail
+from workbench.views.rollouts import RolloutTable, rollout_table
 from workbench.views.round_tables import RoundTables, TableCache
 from workbench.views.series import MOST_POINTS, RoundSeries, round_series
 from workbench.views.snapshot import RunSnapshot, run_config, run_snapshot

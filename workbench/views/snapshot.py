@@ -15,7 +15,7 @@ from spark_kernel.runs.bundles import PhaseInfo
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState, RunStatus
 from spark_kernel.training.state import Stage, schedule
-from workbench.settings_diff import nearest_preset
+from workbench.settings.differences import nearest_preset
 
 
 @dataclass(frozen=True, slots=True)

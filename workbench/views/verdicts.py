@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from spark_kernel.records import Kind
 from workbench.views.round_tables import RoundTables, TableCache
+from workbench.views.task_rows import source_position
 
 JUDGES = (str(Kind.POINTWISE), str(Kind.PAIRWISE))
 
@@ -60,6 +61,14 @@ def _of_round(tables: RoundTables) -> list[tuple[str, Verdict]]:
     return list(verdicts_in(tables.tasks, tables.rollouts, "period"))
 
 
+def verdicts_in_evaluation(tasks: pa.Table, rollouts: pa.Table) -> Mapping[str, Sequence[Verdict]]:
+    """The verdicts in the tables of an evaluation, by the id of the output judged."""
+    found: dict[str, list[Verdict]] = defaultdict(list)
+    for source, verdict in verdicts_in(tasks, rollouts, "part"):
+        found[source].append(verdict)
+    return found
+
+
 def verdicts_in(tasks: pa.Table, rollouts: pa.Table, place: str) -> Iterator[tuple[str, Verdict]]:
     """Each (id of the output judged, verdict) in the tables of a round or, with `place` "part", of an evaluation.
 
@@ -78,7 +87,7 @@ def verdicts_in(tasks: pa.Table, rollouts: pa.Table, place: str) -> Iterator[tup
             continue
         verdict = row["answer"] if row["parse"] == "ok" else None
         for index, source in enumerate(task["sources"]):
-            position = "AB"[index] if task["kind"] == Kind.PAIRWISE and index < 2 else ""
+            position = source_position(task, index)
             says = None if verdict is None else verdict == (position or "Yes")
             yield (
                 source,

@@ -30,7 +30,10 @@ EXAMPLES = (
     "Start with 60, take away 37, then take away 11. What do you get?",
     "Start with 17, add 25, then subtract 8. What do you get?",
 )
-LATEX = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
+LATEX: list[dict[str, str | bool]] = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "$", "right": "$", "display": False},
+]
 WAITING = "(...values) => { window.swWaiting(); return values; }"
 WELCOME = (
     "The model answers, judges its own answer, and where it rejects it reflects and answers again. "

@@ -112,7 +112,7 @@ def fill_comparison(tab: RunsTab, context: AppContext, names: Any, theme: Theme)
 def runs_html(catalog: Catalog) -> str:
     """The runs that there are, newest first, and why others cannot be read."""
     runs = catalog.runs()
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (
             run.name, str(run.state), run.rounds, run.created[:16].replace("T", " "),
             f"{run.parent.run} after round {run.parent.round}" if run.parent else "",

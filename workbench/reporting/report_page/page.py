@@ -26,8 +26,7 @@ from workbench.figures import (
     template,
     transitions_figure,
 )
-from workbench.reporting.report_page.files import writing
-from workbench.reporting.reports import (
+from workbench.reporting.figure_rows import (
     Row,
     evaluation_name,
     first_and_last,
@@ -36,6 +35,7 @@ from workbench.reporting.reports import (
     percent,
     show_figure,
 )
+from workbench.reporting.report_page.files import writing
 from workbench.views import Chain, JudgeDetail, Preset, RunView, SelfCorrection
 
 EXAMPLES = 8

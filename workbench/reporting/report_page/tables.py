@@ -16,10 +16,9 @@ from spark_kernel.runs.codec import encode_plain
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.schemas import EVALUATION_TABLES, REPORT_SCHEMAS, TABLE_SCHEMAS
 from workbench.reporting.report_page.files import writing
+from workbench.spreadsheet import inert_cell
 
 FORMATS = ("csv", "parquet")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet would take for a formula."""
 
 
 def write_tables(reader: RunReader, folder: Path, format: str) -> list[Path]:
@@ -105,7 +104,7 @@ def _cell(value: Any, type: pa.DataType) -> Any:
     if pa.types.is_map(type):
         value = dict(value)
     text = value if isinstance(value, str) else json.dumps(encode_plain(_plain(value)), ensure_ascii=False)
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return inert_cell(text)
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
@@ -11,9 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from spark_kernel.config import RunConfig
-
-NONE = "none"
-BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+from workbench.settings.fields import NONE, bare_type, help_of, is_optional, section_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +50,7 @@ class FormField:
         if self.control == "check":
             return bool(shown)
         text = str(shown).strip()
-        optional = NoneType in get_args(self.hint)
-        if optional and text.lower() in (NONE, ""):
+        if is_optional(self.hint) and text.lower() in (NONE, ""):
             return None
         bare = bare_type(self.hint)
         if get_origin(bare) is tuple:
@@ -81,18 +77,12 @@ def form_sections() -> tuple[FormSection, ...]:
     return tuple(_sections(RunConfig, ""))
 
 
-def bare_type(hint: Any) -> Any:
-    """An annotation without its None."""
-    rest = [member for member in get_args(hint) if member is not NoneType]
-    return rest[0] if NoneType in get_args(hint) and len(rest) == 1 else hint
-
-
 def _sections(model: type[BaseModel], prefix: str) -> list[FormSection]:
     own = []
     nested: list[FormSection] = []
     for name, info in model.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            nested += _sections(info.annotation, f"{prefix}{name}.")
+        if (section := section_of(info)) is not None:
+            nested += _sections(section, f"{prefix}{name}.")
         else:
             own.append(_field(prefix + name, info))
     return [FormSection(prefix.rstrip("."), (model.__doc__ or "").strip(), tuple(own)), *nested]
@@ -100,11 +90,7 @@ def _sections(model: type[BaseModel], prefix: str) -> list[FormSection]:
 
 def _field(name: str, info: FieldInfo) -> FormField:
     bare = bare_type(info.annotation)
-    optional = NoneType in get_args(info.annotation)
-    text = " ".join((info.description or "").split())
-    limits = [f"{BOUNDS[key]} {getattr(m, key)}" for m in info.metadata for key in BOUNDS if hasattr(m, key)]
-    if limits:
-        text = f"{text} [{', '.join(limits)}]"
+    optional, text = is_optional(info.annotation), help_of(info)
     if bare is bool and not optional:
         return FormField(name, "check", info.annotation, text)
     if get_origin(bare) is Literal or bare is bool:

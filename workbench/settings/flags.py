@@ -1,55 +1,82 @@
-"""The run configuration as command-line flags: `--section.field VALUE`, made from the one pydantic schema.
+"""The run configuration as command-line flags: `--section.field VALUE`, by tyro from the one pydantic schema.
 
-tyro parses and writes the help; the values go to `spark_kernel.config` as text, which checks them like those of a
-file. So a flag, a YAML line and a Python argument are refused in the same words. A flag that was not given stays
-`UNSET`, so that only what was given overrides the preset.
+A command has a field `settings: SETTINGS`, and is parsed by `parse_flags`. tyro reads and explains the flags; their
+values go to `spark_kernel.config` as text, which checks them like those of a file. So a flag, a YAML line and a Python
+argument are refused in the same words, and only what was given overrides the preset.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import field, fields, make_dataclass
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import tyro
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from spark_kernel.config import RunConfig, field_names, nearest_setting
 from spark_kernel.errors import InputError
+from workbench.settings.fields import NONE, bare_type, help_of, is_optional, section_of
+
+NULL = (NONE, "null")
+ArgumentsT = TypeVar("ArgumentsT")
 
 
-class _Unset:
-    def __repr__(self) -> str:
-        return "unset"
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The flags of a section, or of the whole schema.
+
+    `shown`: what the help shows as defaults. `names`: dotted names of the settings that have flags. `prefix`: the
+    section's name with a dot. `given`: after parsing, the nested settings that were given.
+    """
+
+    shown: BaseModel
+    names: Collection[str] = field(default_factory=field_names)
+    prefix: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
-UNSET: Any = _Unset()
-NULL = ("none", "null")
+SETTINGS = Annotated[Settings, tyro.conf.arg(name="")]
+"""The field of a command's arguments that takes the settings, without a prefix of its own."""
 
 
-def flags_type(
-    name: str, own: Sequence[tuple[Any, ...]], defaults: RunConfig, settings: Collection[str] | None = None
-) -> type:
-    """A dataclass for tyro: a command's own fields (as for `make_dataclass`), then fields of the schema.
+@dataclass(frozen=True, slots=True)
+class _NotGiven:
+    """What a flag is unless it is given; `shown` in the help."""
+
+    shown: Any
+
+
+def parse_flags(default: ArgumentsT, prog: str, arguments: Sequence[str], about: str = "") -> ArgumentsT:
+    """A command's arguments with settings among them.
 
     Args:
-        name: the class's name.
-        own: the command's own fields.
-        defaults: what the help shows as defaults.
-        settings: dotted names of the fields; by default all.
+        default: the arguments with their defaults, `tyro.MISSING` where one has to be given.
+        arguments: what was typed, without the flags that reach into a mapping.
+        about: what the help says about the command; by default the docstring of its arguments.
     """
-    chosen = field_names() if settings is None else settings
-    return make_dataclass(name, [*own, *_fields(RunConfig, defaults, chosen)], kw_only=True)
-
-
-def given_overrides(parsed: Any) -> dict[str, Any]:
-    """The nested settings that flags gave, from a parsed `flags_type`."""
-    return _given(RunConfig, parsed)
+    registry = ConstructorRegistry()
+    registry.struct_rule(_flags_of_section)
+    return tyro.cli(
+        type(default),
+        prog=prog,
+        args=arguments,
+        description=about or None,
+        default=default,
+        use_underscores=True,
+        registry=registry,
+    )
 
 
 def split_mapping_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -115,45 +142,56 @@ def read_value(flag: str, text: str) -> Any:
         raise InputError(f"{flag} {text!r} is not readable as YAML: {' '.join(str(error).split())}.") from None
 
 
-def _fields(
-    model: type[BaseModel], defaults: BaseModel, chosen: Collection[str], prefix: str = ""
-) -> list[tuple[Any, ...]]:
-    found: list[tuple[Any, ...]] = []
-    for name, info in model.model_fields.items():
-        value = getattr(defaults, name)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            inner = _fields(info.annotation, value, chosen, f"{prefix}{name}.")
-            if inner:
-                section = make_dataclass(info.annotation.__name__, inner, kw_only=True)
-                section.__doc__ = info.annotation.__doc__
-                found.append((name, section, field(default_factory=section)))
-        elif prefix + name in chosen:
-            found.append((name, Annotated[Any, _spec(info, value), _help(info)], field(default=UNSET)))
-    return found
+def _flags_of_section(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """tyro's rule for `Settings`: a flag for each setting, and the same rule again for each section inside."""
+    settings = info.default
+    if not isinstance(settings, Settings):
+        return None
+    found = []
+    for name, about in type(settings.shown).model_fields.items():
+        value, dotted = getattr(settings.shown, name), settings.prefix + name
+        section = section_of(about)
+        if section is None and dotted in settings.names:
+            hint = Annotated[Any, _value_of(about)]
+            found.append(StructFieldSpec(name, hint, _NotGiven(value), help_of(about)))
+        elif section is not None and any(known.startswith(f"{dotted}.") for known in settings.names):
+            inside = Settings(value, settings.names, f"{dotted}.")
+            found.append(StructFieldSpec(name, Settings, inside, section.__doc__))
+
+    def collect(**values: Any) -> Settings:
+        given: dict[str, Any] = {}
+        for name, value in values.items():
+            if not isinstance(value, Settings | _NotGiven):
+                given[name] = value
+            elif isinstance(value, Settings) and value.given:
+                given[name] = value.given
+        return replace(settings, given=given)
+
+    return StructConstructorSpec(collect, tuple(found))
 
 
-def _spec(info: FieldInfo, default: Any) -> tyro.constructors.PrimitiveConstructorSpec[Any]:
-    hint = info.annotation
-    many = get_origin(_bare(hint)) is tuple
+def _value_of(about: FieldInfo) -> PrimitiveConstructorSpec[Any]:
+    hint = about.annotation
+    many = get_origin(bare_type(hint)) is tuple
 
     def read(texts: list[str]) -> Any:
         values = [_typed(hint, text) for text in texts]
         return values if many else values[0]
 
-    return tyro.constructors.PrimitiveConstructorSpec(
+    return PrimitiveConstructorSpec(
         nargs="*" if many else 1,
         metavar=_metavar(hint),
         instance_from_str=read,
         is_instance=lambda _: True,
-        str_from_instance=lambda value: _shown(default if value is UNSET else value),
+        str_from_instance=lambda value: _shown(value.shown if isinstance(value, _NotGiven) else value),
     )
 
 
 def _typed(hint: Any, text: str) -> Any:
     """A text as the schema's validation wants it; what does not fit stays text and is refused there."""
-    if NoneType in get_args(hint) and text.lower() in NULL:
+    if is_optional(hint) and text.lower() in NULL:
         return None
-    bare = _bare(hint)
+    bare = bare_type(hint)
     if get_origin(bare) is dict:
         return read_value("A mapping", text)
     number = {int: int, float: float}.get(bare)
@@ -165,14 +203,8 @@ def _typed(hint: Any, text: str) -> Any:
     return text
 
 
-def _bare(hint: Any) -> Any:
-    """An annotation without its None."""
-    rest = [member for member in get_args(hint) if member is not NoneType]
-    return rest[0] if NoneType in get_args(hint) and len(rest) == 1 else hint
-
-
 def _metavar(hint: Any) -> str:
-    bare = _bare(hint)
+    bare = bare_type(hint)
     origin = get_origin(bare)
     if origin is Literal:
         name = "{" + ",".join(map(str, get_args(bare))) + "}"
@@ -183,47 +215,22 @@ def _metavar(hint: Any) -> str:
         name = "{KEY: VALUE}"
     else:
         name = {int: "INT", float: "FLOAT", bool: "{true,false}"}.get(bare, "TEXT")
-    return f"{name}|none" if NoneType in get_args(hint) else name
+    return f"{name}|none" if is_optional(hint) else name
 
 
 def _shown(value: Any) -> list[str]:
     if isinstance(value, tuple | list):
         return [text for item in value for text in _shown(item)]
     if isinstance(value, bool) or value is None:
-        return [{True: "true", False: "false", None: "none"}[value]]
+        return [{True: "true", False: "false", None: NONE}[value]]
     return [str(value)]
-
-
-def _help(info: FieldInfo) -> Any:
-    limits = {
-        name: getattr(item, name) for item in info.metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)
-    }
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    allowed = ", ".join(f"{words[name]} {value}" for name, value in limits.items())
-    text = (info.description or "").rstrip()
-    return tyro.conf.arg(help=f"{text} [{allowed}]" if allowed else text)
-
-
-def _given(model: type[BaseModel], parsed: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    known = {item.name for item in fields(parsed)}
-    for name, info in model.model_fields.items():
-        if name not in known:
-            continue
-        value = getattr(parsed, name)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            if inner := _given(info.annotation, value):
-                found[name] = inner
-        elif value is not UNSET:
-            found[name] = value
-    return found
 
 
 def _mapping_names(model: type[BaseModel], prefix: str = "") -> list[str]:
     names = []
     for name, info in model.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            names += _mapping_names(info.annotation, f"{prefix}{name}.")
+        if (section := section_of(info)) is not None:
+            names += _mapping_names(section, f"{prefix}{name}.")
         elif get_origin(info.annotation) is dict:
             names.append(prefix + name)
     return names
