@@ -118,9 +118,7 @@ def code_names() -> list[tuple[str, str]]:
 def test_files_and_modules_that_pages_name_are_there() -> None:
     """A page names `config/sections.py` or `spark_kernel.keyed_random`: it must still be so after files have moved."""
     paths = {
-        str(path.relative_to(ROOT))
-        for folder in (*SITE_PARTS, "tests")
-        for path in ROOT.joinpath(folder).rglob("*.py")
+        str(path.relative_to(ROOT)) for folder in (*SITE_PARTS, "tests") for path in ROOT.joinpath(folder).rglob("*.py")
     }
     names = code_names()
     assert len(names) > 60

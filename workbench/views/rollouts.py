@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.records import Kind
-from spark_kernel.runs.reader import RunReader
 from workbench.views.round_tables import RoundTables, TableCache
 from workbench.views.verdicts import Verdict, verdicts_about
 
