@@ -13,10 +13,9 @@ from spark_kernel.errors import InputError, Stopped
 from spark_kernel.evaluate.cases import Candidate, candidates_of
 from spark_kernel.evaluate.compare import Checkpoint, RunResult, compare_runs, line_cells
 from spark_kernel.evaluate.held_out import evaluate_held_out
-from spark_kernel.evaluate.verdict_probability import yes_probabilities
 from spark_kernel.records import ExclusionReason, Kind, Origin, Parse, View
 from spark_kernel.test_time.steps import Stop
-from spark_kernel.test_time.verdict_probability import verdict_opening
+from spark_kernel.test_time.verdict_probability import verdict_opening, yes_by_rollout
 from spark_kernel.verify import VerifierPool
 from tests.helpers.scripted_engine import LocalScorer, ScriptedEngine, sum_problem
 
@@ -359,7 +358,7 @@ def test_probability_of_yes_is_read_at_the_box_over_the_allowed_verdicts():
     found = evaluate(model(half_right, knows), lengths=RolloutSection(max_new_tokens=100))
     groups = found.groups["own/pointwise/answer"]
     engine = CharacterEngine(lambda prompt, seed: "")
-    probabilities = yes_probabilities(engine, characters, groups)
+    probabilities = yes_by_rollout(engine, characters, groups)
     assert len(probabilities) == 48
     cheap = 1 / (1 + math.exp(-1.0))
     for group in groups:

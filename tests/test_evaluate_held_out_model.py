@@ -10,13 +10,12 @@ import torch
 
 from spark_kernel.config.sections import EvaluationSection, ModelSection, RolloutSection
 from spark_kernel.evaluate.held_out import evaluate_held_out
-from spark_kernel.evaluate.verdict_probability import yes_probabilities
 from spark_kernel.models.policy import load_policy
 from spark_kernel.problems.arithmetic import ArithmeticSource
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Kind, Parse
 from spark_kernel.rollout.transformers_engine import TransformersEngine
-from spark_kernel.test_time.verdict_probability import spellings, verdict_opening
+from spark_kernel.test_time.verdict_probability import spellings, verdict_opening, yes_by_rollout
 from tests.helpers.scripted_engine import LocalScorer
 from tests.helpers.tiny_models import save_talkative_llama
 
@@ -67,7 +66,7 @@ def test_evaluating_twice_gives_the_same_records_apart_from_seconds(policy, foun
 
 def test_probability_of_yes_equals_that_of_a_plain_forward_pass(policy, found):
     groups = found.groups["own/pointwise/full"]
-    probabilities = yes_probabilities(TransformersEngine(policy), policy.encoder.text_ids, groups)
+    probabilities = yes_by_rollout(TransformersEngine(policy), policy.encoder.text_ids, groups)
     read = [group for group in groups if group.rollouts[0].score.parse is Parse.OK]
     assert set(probabilities) == {group.rollouts[0].id for group in read}
     assert read

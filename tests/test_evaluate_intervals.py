@@ -34,6 +34,32 @@ def test_t_quantile_agrees_with_the_published_table(freedom, published):
     assert t_quantile(freedom) == pytest.approx(published, abs=5e-4)
 
 
+@pytest.mark.parametrize(
+    ("freedom", "scipy"),
+    [
+        (1, 12.706204736174694),
+        (2, 4.302652729749462),
+        (7, 2.364624251592784),
+        (41, 2.019540970441376),
+        (199, 1.9719565442517533),
+        (200, 1.9718962236339088),
+        (1000, 1.9623390808264083),
+    ],
+)
+def test_t_quantile_is_scipy_s(freedom, scipy):
+    """`scipy.stats.t.ppf(0.975, freedom)` of SciPy 1.17.1 (docs/dependencies.md says why it is not called)."""
+    assert t_quantile(freedom) == pytest.approx(scipy, rel=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "scipy"),
+    [(3, 11, 0.057373046875), (40, 61, 0.046044066929342785), (5, 5, 1.0), (120, 71, 0.0004824523038258795)],
+)
+def test_mcnemar_is_scipy_s(gained, lost, scipy):
+    """`scipy.stats.binomtest(gained, gained + lost).pvalue` of SciPy 1.17.1."""
+    assert mcnemar_exact(gained, lost) == pytest.approx(scipy, rel=1e-12)
+
+
 @pytest.mark.parametrize("freedom", [1, 2, 7, 30, 199, 200, 500])
 def test_t_quantile_holds_975_per_mille_of_the_density(freedom):
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)

@@ -25,7 +25,6 @@ from spark_kernel.evaluate.summaries import (
     loop_summary,
     reflection_summary,
 )
-from spark_kernel.evaluate.verdict_probability import yes_probabilities
 from spark_kernel.keyed_random import derive_seed
 from spark_kernel.prompts.build import WrittenPrompt
 from spark_kernel.prompts.prompt import Prompt
@@ -35,7 +34,7 @@ from spark_kernel.test_time.asking import image_paths
 from spark_kernel.test_time.equality import label_by_mathematics, label_by_text
 from spark_kernel.test_time.loop import self_correct
 from spark_kernel.test_time.steps import Attempt, LoopSettings
-from spark_kernel.test_time.verdict_probability import Encode
+from spark_kernel.test_time.verdict_probability import Encode, yes_by_rollout
 from spark_kernel.verify.verifier import VerifyRequest
 
 OWN_JUDGEMENTS = f"own/{Kind.POINTWISE}/{View.ANSWER}"
@@ -241,7 +240,7 @@ class _Asker:
         if self.encode is None or not groups or groups[0].task.kind is not Kind.POINTWISE:
             return None
         self.check_stop()
-        return yes_probabilities(self.engine, self.encode, groups, self.image_root)
+        return yes_by_rollout(self.engine, self.encode, groups, self.image_root)
 
     def _prompt(self, case: Case, samples: int) -> Prompt:
         seeds = tuple(derive_seed(self.seed, STAGE, case.key, index) for index in range(samples))

@@ -7,7 +7,7 @@ reward (the verifier timed out or crashed) is in no figure but `missing`. What h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from spark_kernel.evaluate.intervals import Estimate, balanced_proportion, clustered_proportion
@@ -205,6 +205,16 @@ class Calibration:
     def to_dict(self) -> dict[str, object]:
         """Plain numbers; `bins` is a list of mappings."""
         return {"n": self.n, "error": self.error, "brier": self.brier, "bins": [asdict(item) for item in self.bins]}
+
+
+def calibration_pairs(groups: Iterable[Group], probabilities: Mapping[str, float]) -> list[tuple[float, bool]]:
+    """(probability of "Yes", candidate is correct) of the pointwise rollouts that have a probability, by rollout id."""
+    return [
+        (probabilities[rollout.id], group.task.label == "Yes")
+        for group in groups
+        for rollout in group.rollouts
+        if rollout.id in probabilities
+    ]
 
 
 def calibration(judgements: Iterable[tuple[float, bool]], bins: int = CALIBRATION_BINS) -> Calibration:

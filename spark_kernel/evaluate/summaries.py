@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from spark_kernel.evaluate.intervals import clustered_proportion, mcnemar_exact, paired_difference
-from spark_kernel.evaluate.judge_metrics import calibration, judge_metrics, swapped_agreement
+from spark_kernel.evaluate.judge_metrics import calibration, calibration_pairs, judge_metrics, swapped_agreement
 from spark_kernel.evaluate.kind_stats import reward_estimate
-from spark_kernel.evaluate.verdict_probability import calibration_pairs
 from spark_kernel.records import Group, Kind, Parse, Rollout
 from spark_kernel.test_time.steps import Attempt
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from spark_kernel.errors import RunFolderError
 from spark_kernel.runs.checkpoints import list_checkpoints
 from spark_kernel.runs.codec import dumps
-from spark_kernel.runs.events import utc_now
+from spark_kernel.runs.event_log import utc_now
 from spark_kernel.runs.files import replace_file, sync_folder
 from spark_kernel.runs.layout import (
     CHECKPOINTS,

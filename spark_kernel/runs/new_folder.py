@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from spark_kernel.errors import RunFolderError
-from spark_kernel.runs.events import EVENTS
+from spark_kernel.runs.event_log import EVENTS
 from spark_kernel.runs.files import TEMPORARY
 from spark_kernel.runs.layout import CONFIG, ENVIRONMENT, FOLDERS, ROUNDS, RUN_JSON, list_numbers, list_suites
 from spark_kernel.runs.lock import LOCK

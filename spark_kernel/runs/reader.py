@@ -21,7 +21,7 @@ from spark_kernel.runs import storage
 from spark_kernel.runs.bundles import HELD_OUT, EvaluationRecords, PhaseInfo, PhaseRecords, RoundRecords, RunInfo
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints
 from spark_kernel.runs.codec import decode_plain
-from spark_kernel.runs.events import read_events
+from spark_kernel.runs.event_log import read_events
 from spark_kernel.runs.images import image_path
 from spark_kernel.runs.layout import (
     CONFIG,

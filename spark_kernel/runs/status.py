@@ -10,7 +10,7 @@ from typing import Any
 
 from spark_kernel.errors import RunFolderError
 from spark_kernel.runs.bundles import ParentRun, PhaseInfo
-from spark_kernel.runs.events import last_event
+from spark_kernel.runs.event_log import last_event
 from spark_kernel.runs.layout import ROUNDS, RUN_JSON, first_round, list_numbers, read_run_info
 from spark_kernel.runs.lock import LockHolder, lock_holder, lock_is_held
 

@@ -29,7 +29,7 @@ from spark_kernel.runs.bundles import (
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, parse_name, write_manifest
 from spark_kernel.runs.codec import dumps, encode_plain, to_json
 from spark_kernel.runs.discard import discard_after, finish_discards
-from spark_kernel.runs.events import EventLog, utc_now
+from spark_kernel.runs.event_log import EventLog, utc_now
 from spark_kernel.runs.files import (
     TEMPORARY,
     disk_errors,

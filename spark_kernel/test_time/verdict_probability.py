@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.prompts.verdicts import BOX, read_verdict
-from spark_kernel.records import Parse
+from spark_kernel.records import Group, Parse
 from spark_kernel.rollout.engine import RolloutEngine
 
 Encode = Callable[[str], Sequence[int]]
@@ -53,6 +54,27 @@ def yes_probabilities(
             for place, yes_logprob, no_logprob in zip(places, sums[::2], sums[1::2], strict=True):
                 found[index][place] = _logistic(yes_logprob - no_logprob)
     return tuple(tuple(row) for row in found)
+
+
+def yes_by_rollout(
+    engine: RolloutEngine, encode: Encode, groups: Sequence[Group], image_root: Path | None = None
+) -> dict[str, float]:
+    """The probability of "Yes" of every pointwise rollout with a readable verdict, by rollout id."""
+    root = image_root or Path()
+    judged: list[Judged] = []
+    ids: list[list[str]] = []
+    for group in groups:
+        read = [r for r in group.rollouts if r.score is not None and r.score.parse is Parse.OK]
+        images = tuple(root / image.path for image in group.task.images)
+        prompt = Prompt(group.task.id, group.task.messages, (), images)
+        judged.append(Judged(prompt, group.task.label_map, tuple(rollout.text for rollout in read)))
+        ids.append([rollout.id for rollout in read])
+    return {
+        rollout_id: probability
+        for members, row in zip(ids, yes_probabilities(engine, encode, judged), strict=True)
+        for rollout_id, probability in zip(members, row, strict=True)
+        if probability is not None
+    }
 
 
 def verdict_opening(text: str, allowed: Sequence[str]) -> str | None:

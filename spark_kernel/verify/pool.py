@@ -17,8 +17,8 @@ from typing import Any
 
 from spark_kernel.errors import InputError
 from spark_kernel.records import Parse, Problem, Score
-from spark_kernel.verify.codec import encode_problems, encode_requests, score_in
 from spark_kernel.verify.verifier import VerifyRequest
+from spark_kernel.verify.wire import encode_problems, encode_requests, score_in
 from spark_kernel.verify.worker_handle import LOAD_SECONDS, WorkerHandle, start_failure
 
 CHUNK = 128

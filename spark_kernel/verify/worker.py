@@ -18,10 +18,10 @@ from typing import Any
 
 from spark_kernel.errors import InputError
 from spark_kernel.records import Parse, Problem, Score
-from spark_kernel.verify.codec import decode_problems, decode_requests, score_out
 from spark_kernel.verify.registry import get_verifier
 from spark_kernel.verify.scoring import score_request
 from spark_kernel.verify.verifier import Verifier
+from spark_kernel.verify.wire import decode_problems, decode_requests, score_out
 
 PARENT_CHECK_SECONDS = 2.0
 ENCODER = json.JSONEncoder(separators=(",", ":"))
