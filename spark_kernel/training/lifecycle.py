@@ -139,7 +139,7 @@ def fork_run(
         checkpoint, _ = _newest_checkpoint(parent, at, in_flight=False)
         if checkpoint is not None:
             load_learner(parts.learner, checkpoint.path)
-            parts.engine.sync(parts.policy)
+            parts.engine.take(parts.policy.publish(parts.engine.wanted))
             state = _stored_state(checkpoint)
         elif first_round(info) > 1:
             raise RunFolderError(f"{parent} is a fork without a sound checkpoint: it cannot be forked again.")
@@ -176,7 +176,7 @@ def _trainer_at(
     if checkpoint is not None:
         load_learner(parts.learner, checkpoint.path)
         if parts.learner.progress is None or not parts.learner.progress.steps_done:
-            parts.engine.sync(parts.policy)
+            parts.engine.take(parts.policy.publish(parts.engine.wanted))
         state = _stored_state(checkpoint)
     elif state.completed:
         raise RunFolderError(f"{writer.path} is a fork whose checkpoints are gone or damaged: fork it anew.")

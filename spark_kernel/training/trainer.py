@@ -369,7 +369,7 @@ class Trainer:
             flight.updates.append(result[0])
             self._unrecorded = ((flight.round, flight.stage), result)
         self.parts.engine.wake()
-        self.parts.engine.sync(self.parts.policy)
+        self.parts.engine.take(self.parts.policy.publish(self.parts.engine.wanted))
         return self._unrecorded[1]
 
     # --- small helpers
