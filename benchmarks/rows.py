@@ -167,7 +167,7 @@ def round_rows(bench: Bench) -> list[Row]:
             # Random text is never right: rewards are made as TRL's are, so that every rollout is trained on.
             trained = [_with_rewards(group) for group in scored]
             stats, _ = learner.update(trained, period=Period.POLICY if name == "solver" else Period.REWARD, round=1)
-            engine.sync(policy)
+            engine.take(policy.publish(engine.wanted))
             tokens += stats.loss_tokens
         return tokens
 

@@ -16,13 +16,15 @@ from torch import Tensor
 
 from benchmarks.measuring import Row, interleaved, timed_row
 from benchmarks.shapes import SCALES, Scale, make_prompts
-from spark_kernel.config.sections import LoraSection, ModelSection
+from spark_kernel.config.sections import LoraSection, ModelSection, VllmSection
 from spark_kernel.errors import InputError
 from spark_kernel.models.adapter import Adapter
 from spark_kernel.models.policy import Policy, load_policy
+from spark_kernel.models.published_weights import PublishedWeights, Wanted
+from spark_kernel.models.publishing import publish_weights
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.engine import Sampling
-from spark_kernel.rollout.vllm_engine import VllmEngine, VllmSettings
+from spark_kernel.rollout.vllm_engine import VllmEngine
 from spark_kernel.rollout.vllm_install import check_vllm
 
 VLLM_TARGET = 0.97
@@ -119,6 +121,9 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
 
+    def publish(self, wanted: Wanted = Wanted()) -> PublishedWeights:
+        return publish_weights(self, wanted)
+
     def named_tensors(self, *, merged: bool = True) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self._policy.named_tensors(merged=merged):
             self.bytes += tensor.numel() * tensor.element_size()
@@ -133,16 +138,17 @@ class Counted:
 def sync_rows(model: Path, device: str, scale: Scale, clock: str) -> list[Row]:
     """What one weight sync moves and takes: all weights, an adapter merged into them, an adapter alone."""
     lora = LoraSection(enabled=True)
-    ways = {"adapter alone": (lora, True), "adapter merged": (lora, False), "full weights": (None, False)}
+    ways = {"adapter alone": (lora, True), "adapter merged": (lora, False), "full weights": (LoraSection(), False)}
     mib, timings = {}, {}
     for name, (adapter, alone) in ways.items():
         policy = _policy(model, device, adapter)
         engine = _engine(policy, device, scale, adapter_only=alone)
         try:
             weights = Counted(policy)
-            engine.sync(weights)
+            engine.take(weights.publish(engine.wanted))
             mib[name] = weights.bytes / 2**20
-            timings |= interleaved({name: lambda e=engine, p=policy: e.sync(p)}, max(3, scale.repeats), device, clock)
+            push = {name: lambda e=engine, p=policy: e.take(p.publish(e.wanted))}
+            timings |= interleaved(push, max(3, scale.repeats), device, clock)
         finally:
             engine.close()
         if name == "adapter alone":
@@ -170,15 +176,15 @@ def _policy(model: Path, device: str, lora: LoraSection = LoraSection()) -> Poli
 def _engine(policy: Policy, device: str, scale: Scale, *, adapter_only: bool = False) -> VllmEngine:
     longest = max(prompt + output for _, prompt, output in scale.shapes) + 1
     longest = max(longest, 256)  # the check after a sync has a prompt of its own
-    settings = VllmSettings(
+    return VllmEngine(
+        policy.encoder,
+        policy,
+        VllmSection(enforce_eager=device == "cpu", lora_sync="adapter" if adapter_only else "merged", sleep=False),
         device=device,
         dtype="float32" if device == "cpu" else "bfloat16",
         max_model_len=longest,
         cache_bytes=CACHE_BYTES[device],
-        enforce_eager=device == "cpu",
-        adapter_only=adapter_only,
     )
-    return VllmEngine(policy.encoder, policy, settings)
 
 
 def main() -> None:

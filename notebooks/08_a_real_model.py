@@ -119,7 +119,7 @@ pd.Series(
 # %%
 run = unused_run(run)
 trainer = start_run(config, run, listeners=[CellProgress()])
-policy = trainer.parts.policy
+policy = trainer.parts.learner.policy
 trained = sum(parameter.numel() for _, parameter in policy.trainable)
 whole = sum(parameter.numel() for parameter in policy.network.parameters())
 print(trainer.parts.preflight.line if trainer.parts.preflight else "No estimate for this model.")

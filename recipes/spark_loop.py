@@ -69,13 +69,13 @@ def spark_loop(config: RunConfig, policy: Policy, images_root: Path = Path()) ->
     def update(groups: Sequence[Group], period: Period, round: int) -> UpdateStats:
         """Move the policy; from here on its version is one higher, and the engine samples with it."""
         stats, _left_out = learner.update(groups, period=period, round=round)
-        engine.sync(policy)
+        engine.take(learner.publish(engine.wanted))
         return stats
 
     def fits(tasks: Sequence[Task]) -> list[bool]:
         """Whether a task's prompt, with an output behind it, fits the model's context."""
-        context = policy.loaded.context_length
-        return fitting(engine, tasks, config.rollout, context_length=context, images_root=images_root)
+        longest = policy.description.context_length
+        return fitting(engine, tasks, config.rollout, context_length=longest, images_root=images_root)
 
     try:
         stream = make_stream(config, pool)

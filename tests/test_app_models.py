@@ -65,7 +65,7 @@ def test_a_checkpoint_answers_with_the_weights_of_its_round(tmp_path: Path, sett
     ) as trainer:
         for round in (2, 4):
             trainer.train(rounds=2)
-            scores[round] = trainer.parts.policy.score([PROMPT], OUTPUTS)[0]
+            scores[round] = trainer.parts.learner.policy.score([PROMPT], OUTPUTS)[0]
     catalog = Catalog(tmp_path / "runs", downloaded=False)
     names = [choice.name for choice in catalog.model_choices()]
     assert names == [STARTER, "mine, round 4", "mine, round 2"]

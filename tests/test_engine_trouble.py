@@ -44,9 +44,9 @@ class Troubled:
         self._remarks.add(LEFT_OUT)
         return self._engine.sample(*arguments, **named)
 
-    def sync(self, weights: Any) -> None:
-        self._fail("sync", StaleEngineError("After the full weights were pushed they differ."))
-        self._engine.sync(weights)
+    def take(self, published: Any) -> None:
+        self._fail("take", StaleEngineError("After the full weights were pushed they differ."))
+        self._engine.take(published)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def troubled(base: Path, run: Path, **failures: int) -> Trainer:
     return trainer
 
 
-@pytest.mark.parametrize("trouble", ["sample", "sync"])
+@pytest.mark.parametrize("trouble", ["sample", "take"])
 def test_a_phase_that_an_engine_failed_in_is_called_again(
     base: Path, undisturbed: dict[str, Any], tmp_path: Path, trouble: str
 ) -> None:
@@ -79,7 +79,7 @@ def test_a_phase_that_an_engine_failed_in_is_called_again(
     assert fingerprint(tmp_path / "run") == undisturbed
 
 
-@pytest.mark.parametrize("trouble", ["sample", "sync"])
+@pytest.mark.parametrize("trouble", ["sample", "take"])
 def test_a_run_whose_engine_failed_is_resumed(
     base: Path, undisturbed: dict[str, Any], tmp_path: Path, trouble: str
 ) -> None:

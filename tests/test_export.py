@@ -61,10 +61,10 @@ def train(folder: Path, **settings: Any) -> Trained:
     (model / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# A tiny model\n")
     found = {}
     with start_run(config, folder / "run") as trainer:
-        found[0] = logprobs(trainer.parts.policy.network)
+        found[0] = logprobs(trainer.parts.learner.policy.network)
         for round in (1, 2):
             trainer.train(rounds=1)
-            found[round] = logprobs(trainer.parts.policy.network)
+            found[round] = logprobs(trainer.parts.learner.policy.network)
     return Trained(folder / "run", model, found)
 
 
@@ -173,7 +173,7 @@ def test_a_vision_language_model_goes_with_its_processor(tmp_path: Path, merge: 
     settings = {**LORA, "model__path": str(model), "rounds": 1, "evaluation__every": 0}
     with start_run(tiny_config(folder, **settings), tmp_path / "run") as trainer:
         trainer.train()
-        expected = logprobs(trainer.parts.policy.network)
+        expected = logprobs(trainer.parts.learner.policy.network)
     out = tmp_path / "out"
     assert main(["export", str(tmp_path / "run"), "--out", str(out), *(["--merge"] if merge else [])]) == 0
     metadata, body = card_of(out)

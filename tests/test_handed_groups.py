@@ -42,7 +42,7 @@ def start(base: Path, run: Path) -> Trainer:
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.parts.policy.network.state_dict().items()}
+    return {name: value.clone() for name, value in trainer.parts.learner.policy.network.state_dict().items()}
 
 
 def test_an_update_trains_on_what_it_is_handed(base: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from spark_kernel.config import RunConfig, load_config
 from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import InputError
-from spark_kernel.models.group_forward import padded_hidden, shared_prefix_hidden
+from spark_kernel.models.group_batches import CachedBatch, PaddedBatch
 from spark_kernel.models.policy import load_policy
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import ImagePart, Message, TextPart
@@ -97,8 +97,10 @@ def prompts(base: Path) -> list[Prompt]:
 def test_shared_prefix_equals_padded_rows_with_images(base: Path) -> None:
     policy = load_policy(ModelSection(path=str(base / "model")))
     outputs = [[[5, 6, 7], [8]], [[9, 10], [11, 12, 13, 14]]]
-    arguments = (policy.network, policy.encoder, prompts(base), outputs, policy.device)
-    shared, padded = shared_prefix_hidden(*arguments), padded_hidden(*arguments)
+    shared, padded = (
+        form.make(policy.encoder, prompts(base), outputs, policy.device).hidden(policy.network)
+        for form in (CachedBatch, PaddedBatch)
+    )
     assert torch.equal(shared.targets, padded.targets)
     torch.testing.assert_close(shared.hidden, padded.hidden, atol=1e-4, rtol=1e-4)
 

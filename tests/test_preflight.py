@@ -266,7 +266,7 @@ def test_a_run_says_what_it_needs_and_a_refused_one_leaves_nothing_behind(
     with start_run(config, tmp_path / "run") as trainer:
         preflight = trainer.parts.preflight
         assert preflight is not None
-        trainable = sum(p.numel() for _, p in trainer.parts.policy.trainable)
+        trainable = sum(p.numel() for _, p in trainer.parts.learner.policy.trainable)
         assert preflight.estimate.trainable == preflight.estimate.parameters == trainable
         trainer.train()
     started = [event for event in RunReader(tmp_path / "run").events() if event["event"] == "run_started"]

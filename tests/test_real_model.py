@@ -66,13 +66,13 @@ def test_greedy_outputs_of_both_engines_agree_also_after_an_update() -> None:
     """In float32, where no two tokens are close enough for rounding to choose between them."""
     import torch
 
-    from spark_kernel.config.sections import LoraSection, ModelSection
+    from spark_kernel.config.sections import LoraSection, ModelSection, VllmSection
     from spark_kernel.models.policy import load_policy
     from spark_kernel.prompts.prompt import Prompt
     from spark_kernel.records import Message
     from spark_kernel.rollout.engine import Sampling
     from spark_kernel.rollout.transformers_engine import TransformersEngine
-    from spark_kernel.rollout.vllm_engine import VllmEngine, VllmSettings
+    from spark_kernel.rollout.vllm_engine import VllmEngine
 
     prompts = [
         Prompt(f"task-{a}", (Message.of("user", f"What is {a} + {a + 3}? Say how, then give the number."),), (0,))
@@ -83,8 +83,9 @@ def test_greedy_outputs_of_both_engines_agree_also_after_an_update() -> None:
         ModelSection(path="smollm2-135m", dtype="float32", device="cpu", lora=LoraSection(enabled=True, rank=8))
     )
     ours = TransformersEngine(policy, batch_size=3)  # some prompts join a running batch
-    settings = VllmSettings("cpu", "float32", max_model_len=256, cache_bytes=2**28, adapter_only=False)
-    theirs = VllmEngine(policy.encoder, policy, settings)
+    theirs = VllmEngine(
+        policy.encoder, policy, VllmSection(), device="cpu", dtype="float32", max_model_len=256, cache_bytes=2**28
+    )
 
     def outputs(engine: TransformersEngine | VllmEngine) -> list[tuple[int, ...]]:
         return [completion.token_ids for (completion,) in engine.sample(prompts, greedy)]
@@ -99,11 +100,11 @@ def test_greedy_outputs_of_both_engines_agree_also_after_an_update() -> None:
                 if "lora_B" in name:
                     parameter.add_(torch.randn_like(parameter) * 0.02)
         policy.finish_update(1)
-        ours.sync(policy)
+        ours.take(policy.publish(ours.wanted))
         after = outputs(ours)
         assert after != before
-        assert outputs(theirs) == before, "vLLM's weights are its own until the sync"
-        theirs.sync(policy)
+        assert outputs(theirs) == before, "vLLM's weights are its own until it takes new ones"
+        theirs.take(policy.publish(theirs.wanted))
         assert outputs(theirs) == after
     finally:
         theirs.close()

@@ -11,6 +11,7 @@ import torch
 from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import ModelError, StaleEngineError, Stopped
 from spark_kernel.models.policy import Policy, load_policy
+from spark_kernel.models.published_weights import Form, Wanted
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout.engine import Sampling
@@ -89,17 +90,25 @@ def test_outputs_end_at_the_end_of_sequence_or_are_marked_truncated(policy: Poli
             assert sum(inside) == 1
 
 
-def test_weights_in_mid_update_or_not_synced_cannot_be_sampled(tmp_path: Path) -> None:
+def test_weights_in_mid_update_or_not_taken_cannot_be_sampled(tmp_path: Path) -> None:
     policy = load_policy(ModelSection(path=str(save_tiny_llama(tmp_path))))
     engine = TransformersEngine(policy)
     policy.begin_update()
     with pytest.raises(StaleEngineError, match="mid-update"):
         engine.sample(prompts(1), Sampling(4))
     policy.finish_update(1)
-    with pytest.raises(StaleEngineError, match="synced at policy version 0"):
+    with pytest.raises(StaleEngineError, match="took policy version 0"):
         engine.sample(prompts(1), Sampling(4))
-    engine.sync(policy)
+    published = policy.publish(engine.wanted)
+    engine.take(published)
     assert engine.version == 1
+    with pytest.raises(StaleEngineError, match="shares its policy with the learner"):
+        engine.take(load_policy(ModelSection(path=str(tmp_path))).publish())
+    policy.finish_update(2)
+    with pytest.raises(StaleEngineError, match=r"version 1 was published from memory, where version 2 is now"):
+        engine.take(published)
+    with pytest.raises(StaleEngineError, match="published as WeightFolder, and this engine takes weights from memory"):
+        engine.take(policy.publish(Wanted((Form.FOLDER,), folder=tmp_path)))
 
 
 def test_a_prompt_that_does_not_fit_is_refused_by_name(policy: Policy) -> None:

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.models import block_mask
-from spark_kernel.models.block_mask import block_mask_hidden
-from spark_kernel.models.group_forward import GroupForward, padded_hidden, shared_prefix_hidden
+from spark_kernel.models.block_mask import BlockBatch
+from spark_kernel.models.group_batches import CachedBatch, MakeBatch, PaddedBatch
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.prefix_form import PrefixForm, choose_form
-from spark_kernel.models.token_logprobs import output_projection, token_logprobs
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout.engine import Sampling
@@ -26,7 +25,7 @@ from spark_kernel.rollout.transformers_engine import TransformersEngine
 from tests.helpers.tiny_models import ARCHITECTURES, save_tiny_architecture
 
 Outputs = list[list[list[int]]]
-FORMS = {"cached": shared_prefix_hidden, "block": block_mask_hidden}
+FORMS: dict[str, MakeBatch] = {"cached": CachedBatch.make, "block": BlockBatch.make}
 OUTPUTS: Outputs = [[list(range(5, 17)), [7], list(range(40, 45))], [[20, 21], [22, 23, 24]], [[9] * 20]]
 PROMPTS = ["one?", "a much longer question it is, longer than any window", "three"]
 
@@ -41,26 +40,20 @@ def prompts_of(texts: list[str]) -> list[Prompt]:
     return [Prompt(f"t{i}", (Message.of("user", text),), ()) for i, text in enumerate(texts)]
 
 
-def run(
-    policy: Policy, forward: GroupForward, texts: list[str], outputs: Outputs
-) -> tuple[torch.Tensor, dict[str, Any]]:
+def run(policy: Policy, make: MakeBatch, texts: list[str], outputs: Outputs) -> tuple[torch.Tensor, dict[str, Any]]:
     """Log-probabilities of all output tokens, and the gradient of their weighted sum."""
-    network = policy.network
-    network.zero_grad()
-    states = forward(network, policy.encoder, prompts_of(texts), outputs, policy.device)
-    logprobs, _ = token_logprobs(
-        states.hidden, states.targets, output_projection(network), vocabulary=network.config.vocab_size
-    )
+    policy.network.zero_grad()
+    logprobs, _ = policy.group_forward(make(policy.encoder, prompts_of(texts), outputs, policy.device))
     # Of one sign: where contributions cancel, rounding alone is large beside what is left.
     weights = 1.5 + torch.cos(torch.arange(len(logprobs), dtype=torch.float32))
     (logprobs * weights).sum().backward()
     return logprobs.detach(), {name: p.grad.clone() for name, p in policy.trainable if p.grad is not None}
 
 
-def differences(policy: Policy, forward: GroupForward, texts: list[str], outputs: Outputs) -> tuple[float, float]:
+def differences(policy: Policy, make: MakeBatch, texts: list[str], outputs: Outputs) -> tuple[float, float]:
     """Largest difference of log-probabilities, and of gradients relative to the largest entry of their parameter."""
-    expected, expected_gradient = run(policy, padded_hidden, texts, outputs)
-    found, gradient = run(policy, forward, texts, outputs)
+    expected, expected_gradient = run(policy, PaddedBatch.make, texts, outputs)
+    found, gradient = run(policy, make, texts, outputs)
     assert gradient.keys() == expected_gradient.keys()
     scale = max(float(g.abs().max()) for g in expected_gradient.values())
     worst = max(float((gradient[n] - expected_gradient[n]).abs().max()) for n in gradient)
@@ -121,9 +114,9 @@ def test_a_leak_between_two_outputs_is_noticed(
         return original(torch.where(block == 2, 1, block), positions, window)
 
     policy = policy_of(folders[name], False)
-    assert differences(policy, block_mask_hidden, PROMPTS, OUTPUTS)[0] < 1e-5
+    assert differences(policy, BlockBatch.make, PROMPTS, OUTPUTS)[0] < 1e-5
     monkeypatch.setattr(block_mask, "visible", leaking)
-    value, gradient = differences(policy, block_mask_hidden, PROMPTS, OUTPUTS)
+    value, gradient = differences(policy, BlockBatch.make, PROMPTS, OUTPUTS)
     assert value > 1e-3
     assert gradient > 1e-3
 
@@ -137,15 +130,15 @@ def test_windows_are_measured_in_positions(folders: dict[str, Path], monkeypatch
 
     policy = policy_of(folders["mistral-sliding"], False)
     monkeypatch.setattr(block_mask, "visible", along_the_row)
-    assert differences(policy, block_mask_hidden, PROMPTS, OUTPUTS)[0] > 1e-3
+    assert differences(policy, BlockBatch.make, PROMPTS, OUTPUTS)[0] > 1e-3
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_both_kinds_of_attention(folders: dict[str, Path], attention: str) -> None:
     policy = policy_of(folders["qwen3"], False)
     policy.network.set_attn_implementation(attention)
-    for forward in FORMS.values():
-        assert differences(policy, forward, PROMPTS, OUTPUTS)[0] < 1e-5
+    for make in FORMS.values():
+        assert differences(policy, make, PROMPTS, OUTPUTS)[0] < 1e-5
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -166,7 +159,7 @@ def test_gradient_checkpointing_runs_the_block_form_and_really_recomputes(
     folders: dict[str, Path], name: str, lora: bool
 ) -> None:
     policy = policy_of(folders[name], lora)
-    _, expected = run(policy, padded_hidden, PROMPTS, OUTPUTS)
+    _, expected = run(policy, PaddedBatch.make, PROMPTS, OUTPUTS)
     policy.checkpoint_gradients()
     chosen = choose_form(policy.network, checkpointing=policy.gradient_checkpointing)
     assert chosen.form is PrefixForm.BLOCK
@@ -175,11 +168,11 @@ def test_gradient_checkpointing_runs_the_block_form_and_really_recomputes(
     layer = policy.network.base_model.layers[0]
     layer.self_attn.register_forward_hook(lambda *_: calls.append(1))
     with policy.recomputing():
-        _, gradient = run(policy, chosen.forward, PROMPTS, OUTPUTS)
+        _, gradient = run(policy, chosen.batch, PROMPTS, OUTPUTS)
     assert len(calls) == 2  # forward, and again in the backward pass
     scale = max(float(g.abs().max()) for g in expected.values())
     assert max(float((gradient[n] - expected[n]).abs().max()) for n in expected) / scale < 1e-5
-    run(policy, padded_hidden, PROMPTS, OUTPUTS)
+    run(policy, PaddedBatch.make, PROMPTS, OUTPUTS)
     assert len(calls) == 3  # outside of an update nothing is recomputed
 
 

@@ -33,7 +33,7 @@ def test_two_rounds_equal_the_trainers(recipe: dict[str, Any], tmp_path: Path) -
                 made[round, period] = (groups, trainer.recycle(groups))
                 trainer.update(groups)
             trainer.report()
-        weights = {name: value.clone() for name, value in trainer.parts.policy.network.state_dict().items()}
+        weights = {name: value.clone() for name, value in trainer.parts.learner.policy.network.state_dict().items()}
         config = trainer.config
     policy = load_policy(config.model, seed=config.seed)
     halves = list(recipe["spark_loop"](config, policy))

@@ -8,10 +8,11 @@ from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import ModelError
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.policy import load_policy
+from spark_kernel.models.published_weights import Probe
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout.engine import Completion, Sampling
-from spark_kernel.rollout.sync_check import FEWEST_TOKENS, PROBE_TOKENS, Probe, first_probe, longest_probe
+from spark_kernel.rollout.sync_check import FEWEST_TOKENS, PROBE_TOKENS, first_probe, longest_probe
 from spark_kernel.rollout.vllm_requests import sent_ids
 
 

@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,13 @@ from typing import Any
 import pytest
 
 from spark_kernel.config import load_config
+from spark_kernel.config.sections import ServerSection
 from spark_kernel.errors import EngineError, InputError
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
-from spark_kernel.rollout.make_engine import server_settings
+from spark_kernel.rollout.make_engine import server_key
 from spark_kernel.rollout.vllm_endpoint import ServerUnavailableError, VllmEndpoint
-from spark_kernel.rollout.vllm_servers import ServerRequest, Servers, VllmServerSettings, check_servers, connect
+from spark_kernel.rollout.vllm_servers import ServerRequest, Servers, check_servers, connect
 from tests.helpers.cli import tiny_flags, workbench
 from tests.helpers.tiny_models import save_tiny_llama
 
@@ -123,15 +123,15 @@ def nobody() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def settings(*urls: str, **changes: Any) -> VllmServerSettings:
-    return replace(VllmServerSettings(urls, api_key=KEY, timeout=5, connections=4), **changes)
+def section(*urls: str, timeout: float = 5) -> ServerSection:
+    return ServerSection(urls=urls, timeout_seconds=timeout, connections=4)
 
 
 def facts_of(url: str, **changes: Any) -> Any:
-    used = settings(url, **changes)
-    endpoint = VllmEndpoint(url, used.api_key, used.timeout, 1)
+    used = section(url, **changes)
+    endpoint = VllmEndpoint(url, KEY, used.timeout_seconds, 1)
     try:
-        return connect(used, endpoint)
+        return connect(used, endpoint, device="cpu")
     finally:
         endpoint.close()
 
@@ -172,7 +172,7 @@ def test_what_a_server_does_wrong_is_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("section", "change", "sentence"),
+    ("part", "change", "sentence"),
     [
         ("model_config", {"logprobs_mode": "raw_logprobs"}, "not the log-probabilities it samples with: start it as"),
         ("model_config", {"dtype": "torch.float8"}, "computes in float8: start it with --dtype"),
@@ -180,11 +180,11 @@ def test_what_a_server_does_wrong_is_one_sentence(
     ],
 )
 def test_a_server_started_in_a_way_that_would_train_wrongly_is_refused(
-    recorded: Callable[[], Recorded], section: str, change: dict[str, Any], sentence: str
+    recorded: Callable[[], Recorded], part: str, change: dict[str, Any], sentence: str
 ) -> None:
     server = recorded()
     config = INFO["vllm_config"]
-    server.answers["/server_info"] = {"vllm_config": config | {section: config[section] | change}}
+    server.answers["/server_info"] = {"vllm_config": config | {part: config[part] | change}}
     with pytest.raises(InputError, match=sentence):
         facts_of(server.url)
 
@@ -205,9 +205,9 @@ def test_a_redirect_is_not_followed_and_the_key_stays_where_it_belongs(
 
 def test_servers_that_cannot_be_reached_are_found_before_a_model_is_loaded(recorded: Callable[[], Recorded]) -> None:
     dead, other = nobody(), nobody()
-    check_servers(settings(dead, recorded().url))  # one is enough
+    check_servers(section(dead, recorded().url), api_key=KEY, device="cpu")  # one is enough
     with pytest.raises(InputError, match=rf"{dead} cannot be reached .*; .*{other} cannot be reached .*: start it"):
-        check_servers(settings(dead, other))
+        check_servers(section(dead, other), api_key=KEY, device="cpu")
 
 
 def group(place: int, samples: int) -> list[ServerRequest]:
@@ -215,8 +215,8 @@ def group(place: int, samples: int) -> list[ServerRequest]:
     return [ServerRequest(prompt, [1, 2], [1, 2], {"seed": seed}, ()) for seed in prompt.seeds]
 
 
-def live(used: VllmServerSettings, remarks: list[str]) -> Servers:
-    servers = Servers(used, remarks.append)
+def live(used: ServerSection, remarks: list[str]) -> Servers:
+    servers = Servers(used, api_key=KEY, context=0, remark=remarks.append)
     for server in servers.all:
         server.stamp, server.model = "spark-1", "starter"
     return servers
@@ -228,7 +228,7 @@ def asked_to_generate(server: Recorded) -> int:
 
 def test_groups_take_turns(recorded: Callable[[], Recorded]) -> None:
     made = [recorded(), recorded(), recorded()]
-    servers = live(settings(*(server.url for server in made)), [])
+    servers = live(section(*(server.url for server in made)), [])
     done: list[int] = []
     replies = servers.run_all([group(place, 4) for place in range(7)], done.append, lambda: None)
     servers.close()
@@ -262,7 +262,7 @@ def test_what_one_server_fails_at_another_does_and_it_is_said_once(
     good, bad = recorded(), recorded()
     bad.answers["/inference/v1/generate"] = answer
     remarks: list[str] = []
-    servers = live(settings(bad.url, good.url, timeout=0.5), remarks)
+    servers = live(section(bad.url, good.url, timeout=0.5), remarks)
     replies = servers.run_all([group(place, 3) for place in range(4)], lambda _: None, lambda: None)
     assert [[reply["choices"][0]["token_ids"] for reply in row] for row in replies] == [[[7]] * 3] * 4
     assert asked_to_generate(good) == 12
@@ -284,7 +284,7 @@ def test_an_idle_connection_that_was_dropped_is_no_dead_server(recorded: Callabl
 
     server.answers["/inference/v1/generate"] = once
     remarks: list[str] = []
-    servers = live(settings(server.url), remarks)
+    servers = live(section(server.url), remarks)
     assert servers.run_all([group(0, 1)], lambda _: None, lambda: None)
     assert remarks == []
     servers.close()
@@ -307,11 +307,11 @@ def test_addresses_and_keys_are_checked_in_the_configuration(monkeypatch: pytest
         rollout__server__api_key_env="SERVERS_KEY",
     )
     with pytest.raises(InputError, match="names SERVERS_KEY, but that environment variable is not set"):
-        server_settings(config)
+        server_key(config.rollout.server)
     monkeypatch.setenv("SERVERS_KEY", KEY)
-    found = server_settings(config)
-    assert (found.api_key, found.urls) == (KEY, ("http://host:8000",))
-    assert KEY not in config.to_yaml() + repr(found)
+    assert server_key(config.rollout.server) == KEY
+    assert config.rollout.server.urls == ("http://host:8000",)
+    assert KEY not in config.to_yaml() + repr(config)
 
 
 @pytest.mark.slow

@@ -7,17 +7,18 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from spark_kernel.config.sections import LoraSection, ModelSection
+from spark_kernel.config.sections import LoraSection, ModelSection, VllmSection
 from spark_kernel.errors import ModelError, StaleEngineError, Stopped
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout.engine import Sampling
-from spark_kernel.rollout.vllm_engine import VllmEngine, VllmSettings
+from spark_kernel.rollout.vllm_engine import VllmEngine
 from tests.helpers.tiny_models import save_tiny_idefics3, save_tiny_llama
 from tests.helpers.vllm import (
     QUESTION,
@@ -31,11 +32,31 @@ from tests.helpers.vllm import (
     largest_difference,
     moved,
     prompts,
+    synced,
 )
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
-SETTINGS = VllmSettings("cpu", "float32", max_model_len=400, cache_bytes=2**27)
+CONTEXT = 400
+
+
+def make_engine(
+    policy: Any,
+    section: VllmSection = VllmSection(),
+    *,
+    context: int = CONTEXT,
+    cache_bytes: int = 2**27,
+    device: str = "cpu",
+) -> VllmEngine:
+    return VllmEngine(
+        policy.encoder,
+        policy,
+        section,
+        device=device,
+        dtype="float32",
+        max_model_len=context,
+        cache_bytes=cache_bytes,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +66,7 @@ def policy() -> Policy:
 
 @pytest.fixture(scope="module")
 def engine(policy: Policy) -> Iterator[VllmEngine]:
-    made = VllmEngine(policy.encoder, policy, SETTINGS)
+    made = make_engine(policy)
     yield made
     made.close()
 
@@ -141,11 +162,11 @@ def test_an_output_that_fills_the_context_leaves_the_next_sync_something_to_be_c
 ) -> None:
     """vLLM scores tokens only together with one more, for which there is no room behind such an output."""
     asked = Prompt("long", (Message.of("user", "What is 17 times 23? " * 40),), tuple(range(8)))
-    room = SETTINGS.max_model_len - engine.count_tokens([asked])[0]
+    room = CONTEXT - engine.count_tokens([asked])[0]
     assert 0 < room < 60
     (group,) = engine.sample([asked], Sampling(room, temperature=2.0))
     assert any(completion.truncated for completion in group)
-    engine.sync(policy)
+    synced(engine, policy)
 
 
 def test_full_weights_are_taken_over_and_checked(engine: VllmEngine, policy: Policy) -> None:
@@ -153,7 +174,7 @@ def test_full_weights_are_taken_over_and_checked(engine: VllmEngine, policy: Pol
     version = engine.version
     moved(policy)
     assert largest_difference(engine, policy) > 0.1  # what a missing sync looks like
-    engine.sync(policy)
+    synced(engine, policy)
     assert engine.version == version + 1
     assert largest_difference(engine, policy) < 1e-3
 
@@ -161,18 +182,18 @@ def test_full_weights_are_taken_over_and_checked(engine: VllmEngine, policy: Pol
 def test_weights_that_did_not_arrive_or_do_not_fit_are_found(engine: VllmEngine, policy: Policy) -> None:
     engine.sample(prompts(2), Sampling(30))
     with pytest.raises(StaleEngineError, match=r"After the full weights of policy .* of task-\d, more than 0.01 for f"):
-        engine.sync(Tampered(policy, "value"))
-    with pytest.raises(StaleEngineError, match=r"call sync\(policy\) first"):
+        synced(engine, Tampered(policy, "value"))
+    with pytest.raises(StaleEngineError, match=r"call take\(.*\) first"):
         engine.sample(prompts(1), Sampling(4))
-    engine.sync(policy)
+    synced(engine, policy)
     with pytest.raises(ModelError, match=r"down_proj.weight has shape .* not \("):
-        engine.sync(Tampered(policy, "shape"))
+        synced(engine, Tampered(policy, "shape"))
     version = policy.version
     policy.begin_update()
     with pytest.raises(StaleEngineError, match="mid-update"):
-        engine.sync(policy)
+        synced(engine, policy)
     policy.finish_update(version)
-    engine.sync(policy)
+    synced(engine, policy)
     assert largest_difference(engine, policy) < 1e-3
 
 
@@ -188,14 +209,14 @@ def test_a_gpus_memory_is_given_up_for_an_update_and_taken_back_in_order(
     monkeypatch.setattr(LLM, "wake_up", lambda self, tags: asked.append(("wake", *tags)))
     reload = LLM.collective_rpc
     monkeypatch.setattr(LLM, "collective_rpc", lambda self, *a, **k: (asked.append(a[0]), reload(self, *a, **k))[1])
-    monkeypatch.setattr(engine, "_settings", replace(SETTINGS, device="cuda", sleeps=True))
+    monkeypatch.setattr(engine, "_device", "cuda")
     monkeypatch.setattr(engine, "_pushes_adapters", pushes_adapters)
     engine.sleep()
     engine.sleep()
     with pytest.raises(StaleEngineError, match="no finished weights"):
         engine.sample(prompts(1), Sampling(4))
     engine.wake()
-    engine.sync(policy)
+    synced(engine, policy)
     level = 1 if pushes_adapters else 2
     assert asked == [("sleep", level), ("wake", "weights"), "reload_weights", ("wake", "kv_cache")]
     assert engine.sample(prompts(1, 1), Sampling(4))
@@ -205,14 +226,13 @@ def test_a_gpus_memory_is_given_up_for_an_update_and_taken_back_in_order(
 @pytest.mark.parametrize("lora", [LoraSection(), LoraSection(enabled=True, rank=4)], ids=["full", "adapter"])
 def test_on_a_gpu_sleep_frees_memory_and_the_next_sync_brings_the_new_weights(lora: LoraSection) -> None:
     policy = load_policy(ModelSection(path="builtin:starter", device="cuda", dtype="float32", lora=lora))
-    settings = VllmSettings("cuda", "float32", 400, cache_bytes=2**30, sleeps=True)
-    engine = VllmEngine(policy.encoder, policy, settings)
+    engine = make_engine(policy, device="cuda", cache_bytes=2**30)
     try:
         free = torch.cuda.mem_get_info()[0]
         engine.sleep()
         assert torch.cuda.mem_get_info()[0] > free + 2**29
         engine.wake()
-        engine.sync(moved(policy))
+        synced(engine, moved(policy))
         assert largest_difference(engine, policy) < 1e-2
     finally:
         engine.close()
@@ -232,14 +252,14 @@ def test_on_a_gpu_sleep_frees_memory_and_the_next_sync_brings_the_new_weights(lo
 )
 def test_adapters_are_pushed_alone_or_merged(lora: LoraSection, adapter_only: bool, pushes_adapter: bool) -> None:
     policy = load_policy(ModelSection(path="builtin:starter", lora=lora))
-    settings = VllmSettings("cpu", "float32", 400, cache_bytes=2**26, adapter_only=adapter_only)
-    engine = VllmEngine(policy.encoder, policy, settings)
+    section = VllmSection(lora_sync="adapter" if adapter_only else "merged")
+    engine = make_engine(policy, section, cache_bytes=2**26)
     try:
         for version in (1, 2):
             moved(policy, 0.05)
             assert largest_difference(engine, policy) > 0.05
             watched = Tampered(policy)
-            engine.sync(watched)
+            synced(engine, watched)
             assert bool(watched.pushed) is not pushes_adapter
             assert engine.version == version
             assert largest_difference(engine, policy) < 1e-3
@@ -251,13 +271,13 @@ def test_adapters_are_pushed_alone_or_merged(lora: LoraSection, adapter_only: bo
 def test_images_are_seen_as_the_learner_sees_them(tmp_path: Path) -> None:
     policy = load_policy(ModelSection(path=str(save_tiny_idefics3(tmp_path, heads=1))))
     asked = image_prompts(tmp_path, 4)
-    engine = VllmEngine(policy.encoder, policy, SETTINGS)
+    engine = make_engine(policy)
     try:
         assert largest_difference(engine, policy, asked) < 1e-3
         swapped = assert_images_as_learner(engine, policy, asked)
         one, other = (engine.score([prompt], [[(65, 66)]])[0][0] for prompt in (asked[0], swapped[0]))
         assert max(abs(a - b) for a, b in zip(one, other, strict=True)) > 0.01  # the image counts
-        engine.sync(moved(policy, 0.05))  # checked on a prompt with an image
+        synced(engine, moved(policy, 0.05))  # checked on a prompt with an image
         assert largest_difference(engine, policy, asked) < 1e-3
     finally:
         engine.close()
@@ -272,18 +292,17 @@ def test_closing_or_an_interrupted_start_leaves_nothing_behind(
     me = psutil.Process()
     children = {child.pid for child in me.children(recursive=True)}
     threads = torch.get_num_threads()
-    VllmEngine(policy.encoder, policy, SETTINGS).close()  # whatever a process keeps of its first vLLM
+    make_engine(policy).close()  # whatever a process keeps of its first vLLM
     gc.collect()
     memory = me.memory_info().rss
-    big = replace(SETTINGS, cache_bytes=2**30)
 
-    engine = VllmEngine(policy.encoder, policy, big)
+    engine = make_engine(policy, cache_bytes=2**30)
     engine.sample(prompts(8, 16), Sampling(60))
     assert list(tmp_path.iterdir())
     engine.close()
     engine.close()
     with pytest.raises(KeyboardInterrupt):
-        VllmEngine(policy.encoder, Tampered(policy, "interrupt"), big)
+        make_engine(Tampered(policy, "interrupt"), cache_bytes=2**30)
     gc.collect()
 
     assert list(tmp_path.iterdir()) == []
@@ -296,15 +315,13 @@ def test_closing_or_an_interrupted_start_leaves_nothing_behind(
 
 
 def test_the_same_cell_run_twice_closes_the_first_engine(policy: Policy) -> None:
-    short = replace(SETTINGS, max_model_len=50)  # the check after the start has to be cut to fit
-    first = VllmEngine(policy.encoder, policy, short)
-    second = VllmEngine(policy.encoder, policy, short)
+    first, second = (make_engine(policy, context=50) for _ in range(2))  # the first check has to be cut to fit
     try:
         with pytest.raises(StaleEngineError, match="closed, perhaps by a newer one"):
             first.sample(prompts(1), Sampling(4))
         first.close()
         assert second.sample(prompts(1, 1), Sampling(4))[0][0].token_ids
-        second.sync(policy)
+        synced(second, policy)
     finally:
         second.close()
 
@@ -312,7 +329,7 @@ def test_the_same_cell_run_twice_closes_the_first_engine(policy: Policy) -> None
 def test_a_model_that_vllm_cannot_run_is_one_sentence(tmp_path: Path) -> None:
     policy = load_policy(ModelSection(path=str(save_tiny_llama(tmp_path))))  # heads of 8, which vLLM's CPU kernels lack
     with pytest.raises(ModelError, match=r'cannot run .* \(.+\): use rollout.engine = "transformers"'):
-        VllmEngine(policy.encoder, policy, SETTINGS)
+        make_engine(policy)
 
 
 def test_a_run_is_sampled_by_vllm_killed_and_resumed(tmp_path: Path) -> None:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import torch
 
-from spark_kernel.config.sections import LoraSection, ModelSection
+from spark_kernel.config.sections import LoraSection, ModelSection, ServerSection
 from spark_kernel.errors import EngineError, InputError, ModelError, StaleEngineError, Stopped
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.rollout.engine import Sampling
 from spark_kernel.rollout.vllm_server import VllmServerEngine
-from spark_kernel.rollout.vllm_servers import VllmServerSettings
 from tests.helpers.tiny_models import save_tiny_idefics3, save_tiny_llama
 from tests.helpers.vllm import (
     QUESTION,
@@ -33,6 +32,7 @@ from tests.helpers.vllm import (
     largest_difference,
     moved,
     prompts,
+    synced,
 )
 from tests.helpers.vllm_servers import API_KEY, LORA, VllmServer, start_together
 
@@ -57,9 +57,13 @@ def servers(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def settings(servers: list[VllmServer]) -> VllmServerSettings:
-    urls = tuple(server.url for server in servers)
-    return VllmServerSettings(urls, "float32", CONTEXT, api_key=API_KEY, timeout=120)
+def section(servers: list[VllmServer]) -> ServerSection:
+    return ServerSection(urls=tuple(server.url for server in servers), timeout_seconds=120)
+
+
+def make_engine(policy: Any, section: ServerSection, **changes: Any) -> VllmServerEngine:
+    given = {"device": "cpu", "dtype": "float32", "context": CONTEXT, "api_key": API_KEY} | changes
+    return VllmServerEngine(policy.encoder, policy, section, **given)
 
 
 @pytest.fixture
@@ -68,28 +72,28 @@ def remarks() -> list[str]:
 
 
 @pytest.fixture
-def engine(policy: Policy, settings: VllmServerSettings, remarks: list[str]) -> Iterator[VllmServerEngine]:
-    made = VllmServerEngine(policy.encoder, policy, settings, remarks.append)
+def engine(policy: Policy, section: ServerSection, remarks: list[str]) -> Iterator[VllmServerEngine]:
+    made = make_engine(policy, section, remark=remarks.append)
     yield made
     made.close()
 
 
 # First, while the servers hold what they were started with.
 def test_a_server_of_another_model_is_refused_before_anything_is_pushed_to_it(
-    servers: list[VllmServer], settings: VllmServerSettings, policy: Policy, tmp_path: Path
+    servers: list[VllmServer], section: ServerSection, policy: Policy, tmp_path: Path
 ) -> None:
     other = load_policy(ModelSection(path=str(save_tiny_llama(tmp_path / "other"))))
     with pytest.raises(InputError, match=r"serves another model than .*other \(.*\): start it with that model"):
-        VllmServerEngine(other.encoder, other, settings)
+        make_engine(other, section)
     changed = load_policy(ModelSection(path="builtin:starter"))
     moved(changed)
     changed.finish_update(0)
     with pytest.raises(InputError, match=r"another model than .* by .* nats per token"):
-        VllmServerEngine(changed.encoder, changed, settings)
+        make_engine(changed, section)
     for server in servers:
-        VllmServerEngine(policy.encoder, policy, replace(settings, urls=(server.url,))).close()  # it is unharmed
+        make_engine(policy, section.model_copy(update={"urls": (server.url,)})).close()  # it is unharmed
     with pytest.raises(InputError, match="weights of another model were pushed to it"):
-        VllmServerEngine(other.encoder, other, settings)
+        make_engine(other, section)
 
 
 def test_greedy_outputs_are_the_learners_and_prompts_take_turns(
@@ -124,43 +128,43 @@ def test_full_weights_are_pushed_to_every_server_and_checked(
     engine: VllmServerEngine, servers: list[VllmServer], remarks: list[str]
 ) -> None:
     policy = load_policy(ModelSection(path="builtin:starter"))
-    engine.sync(policy)
+    synced(engine, policy)
     for version in (1, 2):
         moved(policy)
         assert largest_difference(engine, policy) > 0.1  # what a missing sync looks like
-        engine.sync(policy)
+        synced(engine, policy)
         assert engine.version == version
         assert largest_difference(engine, policy) < 1e-3  # its prompts are spread over both
     with pytest.raises(StaleEngineError, match=rf"policy version 2 were pushed to {servers[0].url}, its log-prob"):
-        engine.sync(Tampered(policy, "value"))
-    with pytest.raises(StaleEngineError, match=r"call sync\(policy\) first"):
+        synced(engine, Tampered(policy, "value"))
+    with pytest.raises(StaleEngineError, match=r"call take\(.*\) first"):
         engine.sample(prompts(1), Sampling(4))
     with pytest.raises(ModelError, match=r"down_proj.weight has shape .* not \("):
-        engine.sync(Tampered(policy, "shape"))
+        synced(engine, Tampered(policy, "shape"))
     policy.begin_update()
     with pytest.raises(StaleEngineError, match="mid-update"):
-        engine.sync(policy)
+        synced(engine, policy)
     policy.finish_update(2)
-    engine.sync(policy)
+    synced(engine, policy)
     assert largest_difference(engine, policy) < 1e-3
     assert remarks == []
 
 
 @pytest.mark.parametrize("adapter_only", [True, False], ids=["adapter", "merged"])
 def test_adapters_are_pushed_alone_or_merged(
-    servers: list[VllmServer], settings: VllmServerSettings, adapter_only: bool
+    servers: list[VllmServer], section: ServerSection, adapter_only: bool
 ) -> None:
     """The test before has left other full weights in the server: its base is pushed too, once."""
     policy = load_policy(ModelSection(path="builtin:starter", lora=LoraSection(enabled=True, rank=4)))
     watched = Tampered(policy)
-    own = replace(settings, urls=(servers[0].url,), adapter_only=adapter_only)
-    engine = VllmServerEngine(policy.encoder, watched, own)
+    way = "adapter" if adapter_only else "merged"
+    engine = make_engine(watched, section.model_copy(update={"urls": (servers[0].url,), "lora_sync": way}))
     try:
         for version in (1, 2):
             moved(policy, 0.05)
             assert largest_difference(engine, policy) > 0.05
             watched.pushed.clear()
-            engine.sync(watched)
+            synced(engine, watched)
             assert bool(watched.pushed) is not adapter_only
             assert engine.version == version
             assert largest_difference(engine, policy) < 1e-3
@@ -169,14 +173,14 @@ def test_adapters_are_pushed_alone_or_merged(
         engine.close()
 
 
-def test_a_server_that_takes_no_adapters_is_named(servers: list[VllmServer], settings: VllmServerSettings) -> None:
+def test_a_server_that_takes_no_adapters_is_named(servers: list[VllmServer], section: ServerSection) -> None:
     policy = load_policy(ModelSection(path="builtin:starter", lora=LoraSection(enabled=True, rank=4)))
     with pytest.raises(InputError, match=rf"{servers[1].url} takes no adapters: start it with .* --enable-lora"):
-        VllmServerEngine(policy.encoder, policy, replace(settings, adapter_only=True))
+        make_engine(policy, section.model_copy(update={"lora_sync": "adapter"}))
 
 
 def test_settings_that_do_not_fit_the_server_are_one_sentence(
-    policy: Policy, settings: VllmServerSettings, servers: list[VllmServer], tmp_path: Path
+    policy: Policy, section: ServerSection, servers: list[VllmServer], tmp_path: Path
 ) -> None:
     for change, sentence in {
         "a context of 400 tokens, and prompt and output may take 1000: start it with --max-model-len 1000": {
@@ -186,8 +190,9 @@ def test_settings_that_do_not_fit_the_server_are_one_sentence(
         "refuses the API key: name the environment variable": {"api_key": "wrong"},
         "no folder: make it, or name another": {"folder": tmp_path / "none"},
     }.items():
+        own = section.model_copy(update={name: sentence.pop(name) for name in ("model", "folder") if name in sentence})
         with pytest.raises(InputError, match=change) as refused:
-            VllmServerEngine(policy.encoder, policy, replace(settings, **sentence))
+            make_engine(policy, own, **sentence)
         assert "wrong" not in str(refused.value)
 
 
@@ -227,7 +232,7 @@ def test_a_server_with_other_weights_is_left_out_until_the_next_sync(
     assert servers[1].metric("vllm:request_success_total") == before
     assert len(remarks) == 1
     assert f"{servers[1].url} holds other weights than this run pushed (somebody): was it restarted" in remarks[0]
-    engine.sync(policy)
+    synced(engine, policy)
     engine.sample(prompts(3), Sampling(12))
     assert servers[1].metric("vllm:request_success_total") > before
 
@@ -250,11 +255,10 @@ def test_images_reach_the_server_as_the_learner_sees_them(tmp_path: Path) -> Non
     policy = load_policy(ModelSection(path=str(save_tiny_idefics3(tmp_path / "model", heads=1))))
     server = VllmServer(tmp_path / "model", tmp_path / "log")
     try:
-        settings = VllmServerSettings((server.wait().url,), "float32", CONTEXT, api_key=API_KEY, timeout=120)
-        engine = VllmServerEngine(policy.encoder, policy, settings)
+        engine = make_engine(policy, ServerSection(urls=(server.wait().url,), timeout_seconds=120))
         asked = image_prompts(tmp_path, 4)
         assert_images_as_learner(engine, policy, asked)
-        engine.sync(moved(policy, 0.05))  # checked on a prompt with an image
+        synced(engine, moved(policy, 0.05))  # checked on a prompt with an image
         assert largest_difference(engine, policy, asked) < 1e-3
         engine.close()
     finally:
@@ -266,12 +270,10 @@ def test_a_server_that_dies_is_replaced_by_the_others_and_none_is_one_sentence(
     engine: VllmServerEngine, policy: Policy, servers: list[VllmServer], remarks: list[str]
 ) -> None:
     sampling = Sampling(200, temperature=1.5)
-    alone = VllmServerEngine(
-        policy.encoder, policy, VllmServerSettings((servers[0].url,), "float32", CONTEXT, api_key=API_KEY)
-    )
+    alone = make_engine(policy, ServerSection(urls=(servers[0].url,)))
     wanted = alone.sample(prompts(6, 8), sampling)
     alone.close()
-    engine.sync(policy)
+    synced(engine, policy)
 
     def kill_one() -> None:
         if servers[1].metric("vllm:num_requests_running") > 0:
@@ -284,11 +286,11 @@ def test_a_server_that_dies_is_replaced_by_the_others_and_none_is_one_sentence(
     assert [[c.token_ids for c in g] for g in groups] == [[c.token_ids for c in g] for g in wanted]
     assert any(f"{servers[1].url} " in remark and "prompts go to the other servers" in remark for remark in remarks)
     remarks.clear()
-    engine.sync(policy)
+    synced(engine, policy)
     assert engine.sample(prompts(2), Sampling(4))
     assert [f"{servers[1].url} cannot be reached" in remark for remark in remarks] == [True]
     servers[0].kill()
     with pytest.raises(EngineError, match=r"No vLLM server is left to sample with \(.*start it again .* resume"):
         engine.sample(prompts(2), Sampling(4))
     with pytest.raises(EngineError, match="No vLLM server is left"):
-        engine.sync(policy)
+        synced(engine, policy)

@@ -6,7 +6,6 @@ There is no GPU here: what goes over the wire, in which order and with which req
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,17 @@ import pytest
 import torch
 
 from spark_kernel.config import load_config
-from spark_kernel.config.sections import LoraSection, ModelSection
+from spark_kernel.config.sections import LoraSection, ModelSection, ServerSection
 from spark_kernel.errors import EngineError, InputError
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.rollout import vllm_server
-from spark_kernel.rollout.make_engine import server_settings
+from spark_kernel.rollout.make_engine import check_engine
 from spark_kernel.rollout.vllm_endpoint import ServerUnavailableError, VllmEndpoint
 from spark_kernel.rollout.vllm_server import VllmServerEngine
-from spark_kernel.rollout.vllm_servers import VllmServerSettings, connect
+from spark_kernel.rollout.vllm_servers import connect
 from spark_kernel.rollout.vllm_transfer import NcclTransfer
-from spark_kernel.rollout.vllm_weights import CheckedTensors
 from tests.helpers.tiny_models import save_tiny_llama
+from tests.helpers.vllm import synced
 from tests.test_vllm_endpoints import INFO, KEY, Recorded
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
@@ -108,13 +107,12 @@ class Pushed:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._tensors = CheckedTensors(policy)
 
     def described(self) -> list[tuple[str, tuple[int, ...]]]:
-        return self._tensors.described()
+        return list(self._policy.shapes().items())
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        return self._tensors.of(self._policy)
+        return self._policy.named_tensors()
 
 
 def bodies(server: Recorded, path: str) -> list[Any]:
@@ -198,27 +196,21 @@ def test_the_engine_keeps_one_way_to_a_server_and_opens_a_new_one_after_a_failur
 ) -> None:
     ways: list[Noted] = []
     monkeypatch.setattr(vllm_server, "NcclTransfer", lambda *given: ways.append(Noted(*given)) or ways[-1])
-    monkeypatch.setattr(vllm_server, "check_synced", lambda *_, **__: None)  # the server samples nothing real
+    monkeypatch.setattr(vllm_server, "check_taken", lambda *_, **__: None)  # the server samples nothing real
     monkeypatch.setattr(vllm_server, "difference", lambda *_: 0.0)
     policy = load_policy(ModelSection(path=str(tiny)))
-    settings = replace(
-        VllmServerSettings((server.url,), context=400, api_key=KEY, timeout=5),
-        transfer="nccl",
-        transfer_address="10.0.0.5",
-        device="cuda",
-    )
-    remarks: list[str] = []
-    engine = VllmServerEngine(policy.encoder, policy, settings, remarks.append)
-    engine.sync(policy)
+    section = ServerSection(urls=(server.url,), timeout_seconds=5, transfer="nccl", transfer_address="10.0.0.5")
+    engine = VllmServerEngine(policy.encoder, policy, section, device="cuda", dtype="float32", context=400, api_key=KEY)
+    synced(engine, policy)
     assert [(way.used, len(way.sends)) for way in ways] == [(["float32", "10.0.0.5"], 2)]
     assert "/collective_rpc" not in [path for path, _ in server.asked]  # no folder was read
     versions = [body["new_version"] for body in bodies(server, "/update_weight_version")]
     assert len(set(versions)) == 2
     ways[0].fails = True
     with pytest.raises(EngineError, match="No vLLM server is left"):
-        engine.sync(policy)
+        synced(engine, policy)
     assert ways[0].closed
-    engine.sync(policy)  # it is back
+    synced(engine, policy)  # it is back
     assert [len(way.sends) for way in ways] == [2, 1]
     engine.close()
     assert ways[1].closed
@@ -241,15 +233,14 @@ def test_what_cannot_work_is_refused_before_a_model_is_loaded(
     server: Recorded, endpoint: VllmEndpoint, config: Any, device: str, sentence: str
 ) -> None:
     server.answers["/server_info"] = config
-    settings = VllmServerSettings((server.url,), api_key=KEY, transfer="nccl", device=device)
     with pytest.raises(InputError, match=sentence):
-        connect(settings, endpoint)
+        connect(ServerSection(urls=(server.url,), transfer="nccl"), endpoint, device=device)
 
 
-def test_the_configuration_reaches_the_engine(server: Recorded) -> None:
+def test_the_transfer_is_one_of_two(server: Recorded) -> None:
     section = {"urls": [server.url], "transfer": "nccl", "transfer_address": "10.0.0.5"}
     config = load_config("quickstart", rollout={"engine": "vllm-server", "server": section}, model={"device": "cpu"})
-    found = server_settings(config)
-    assert (found.transfer, found.transfer_address, found.device) == ("nccl", "10.0.0.5", "cpu")
+    with pytest.raises(InputError, match="goes from GPU to GPU, and training is on cpu"):
+        check_engine(config)
     with pytest.raises(InputError, match=r"folder.*nccl"):
         load_config("quickstart", rollout={"server": {"transfer": "rdma"}})

@@ -12,7 +12,8 @@ from spark_kernel.config import RunConfig
 from spark_kernel.errors import RunFolderError
 from spark_kernel.learner.checkpoint import load_policy_state
 from spark_kernel.models import memory
-from spark_kernel.models.policy import Policy, load_policy
+from spark_kernel.models.description import ModelDescription
+from spark_kernel.models.policy import load_policy
 from spark_kernel.models.preflight import check_sampling_memory
 from spark_kernel.problems.checked_stream import make_stream
 from spark_kernel.problems.stream import ProblemStream
@@ -27,7 +28,7 @@ from spark_kernel.verify.pool import VerifierPool
 class EvaluationParts:
     """Everything that an evaluation needs; `config` with what was planned from memory filled in."""
 
-    policy: Policy
+    model: ModelDescription
     engine: RolloutEngine
     stream: ProblemStream
     pool: VerifierPool
@@ -69,7 +70,8 @@ def assemble_for_evaluation(config: RunConfig, checkpoint: Path | None = None) -
         if config.rollout.batch_size is None:
             config = with_decode_rows(config, policy, memory.shape_of(policy.network, autocast=policy.loaded.autocast))
         remarks = Remarks()
-        return EvaluationParts(policy, make_engine(config, policy, remarks), stream, pool, config, remarks)
+        engine = make_engine(config, policy, remarks)
+        return EvaluationParts(policy.description, engine, stream, pool, config, remarks)
     except BaseException:
         pool.close()
         raise

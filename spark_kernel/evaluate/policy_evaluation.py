@@ -62,7 +62,7 @@ def evaluate_policy(
         seed=config.seed,
         round=round,
         frozen=frozen,
-        encode=parts.policy.encoder.text_ids,
+        encode=parts.model.encoder.text_ids,
         image_root=images_root,
         on_progress=progress,
         check_stop=check_stop,

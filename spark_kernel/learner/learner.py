@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Protocol
 
 from spark_kernel.errors import StopCheck
+from spark_kernel.models.published_weights import PublishedWeights, Wanted
 from spark_kernel.records import Exclusion, Group, Period, UpdateStats
 
 
 class Learner(Protocol):
     """Moves the policy by a period's groups, and keeps what that needs.
 
-    `TorchLearner` does it in this process. One that drives worker processes has the same four methods.
+    `TorchLearner` does it in this process. One that drives worker processes has the same methods.
     """
 
     @property
@@ -70,5 +71,14 @@ class Learner(Protocol):
 
         Raises:
             ModelError: the stored weights are another model's.
+        """
+        ...
+
+    def publish(self, wanted: Wanted = Wanted()) -> PublishedWeights:
+        """The weights as they are, described for an engine to take, in the first wanted form that can be had.
+
+        Raises:
+            StaleEngineError: they are in mid-update.
+            ModelError: none of the forms can be had.
         """
         ...

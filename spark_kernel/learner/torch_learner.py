@@ -13,7 +13,6 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,10 +33,11 @@ from spark_kernel.learner.step_loss import (
     sampler_logprobs,
     step_scales,
 )
+from spark_kernel.models.group_forward import GroupForward
 from spark_kernel.models.memory import MOST_TOKENS
 from spark_kernel.models.policy import Policy
 from spark_kernel.models.prefix_form import PrefixForm, choose_form
-from spark_kernel.models.token_logprobs import output_projection, token_logprobs
+from spark_kernel.models.published_weights import PublishedWeights, Wanted
 from spark_kernel.records import Exclusion, Group, Period, UpdateStats
 
 
@@ -83,7 +83,7 @@ class TorchLearner:
         self.notes = (self.form.note,) if self.form.note else ()
         self.optimizer = make_optimizer([parameter for _, parameter in policy.trainable], settings, policy.device)
         needs_copy = objective.beta > 0 and not policy.has_adapter
-        self._reference: Any | None = copy.deepcopy(policy.network).requires_grad_(False) if needs_copy else None
+        self._reference = GroupForward(copy.deepcopy(policy.network).requires_grad_(False)) if needs_copy else None
 
     @property
     def version(self) -> int:
@@ -102,6 +102,10 @@ class TorchLearner:
     def load(self, folder: Path) -> None:
         """See `Learner.load`."""
         self.steps_taken, self.progress = load_state(folder, self.policy, self.optimizer)
+
+    def publish(self, wanted: Wanted = Wanted()) -> PublishedWeights:
+        """See `Learner.publish`."""
+        return self.policy.publish(wanted)
 
     def update(
         self,
@@ -196,7 +200,7 @@ class TorchLearner:
     ) -> None:
         """Forward and backward pass of one micro-batch; sums for the report are added to `totals`."""
         with self.policy.loaded.arithmetic():
-            logprobs, entropy = self._logprobs(self.policy.network, batch)
+            logprobs, entropy = self._logprobs(self.policy.group_forward, batch)
         if progress.old_logprobs is None:
             old = logprobs.detach()
             on_policy.append((old.cpu(), sampler_logprobs(batch)))
@@ -219,22 +223,16 @@ class TorchLearner:
         budget = self.settings.micro_batch_tokens or MOST_TOKENS["cpu"]
         return micro_batches(groups, lengths, budget, shared_prefix=shared)
 
-    def _logprobs(self, network: Any, batch: list[TrainingGroup]) -> tuple[Tensor, Tensor]:
+    def _logprobs(self, forward: GroupForward, batch: list[TrainingGroup]) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy of every output token of the batch [N], under the sampling temperature."""
-        states = self.form.forward(
-            network,
+        groups = self.form.batch(
             self.policy.encoder,
             [group.prompt for group in batch],
             [[rollout.token_ids for rollout in group.rollouts] for group in batch],
             self.policy.device,
         )
-        return token_logprobs(
-            states.hidden,
-            states.targets,
-            output_projection(network),
-            temperature=self.temperature,
-            vocabulary=network.config.get_text_config().vocab_size,
-        )
+        logprobs, entropy = forward(groups, self.temperature)
+        return logprobs, entropy
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: list[TrainingGroup]) -> Tensor:
@@ -251,7 +249,7 @@ class TorchLearner:
         for batch in self._micro_batches([group for group in groups if group.rollouts]):
             check_stop()
             with self.policy.loaded.arithmetic():
-                logprobs, _ = self._logprobs(self.policy.network, batch)
+                logprobs, _ = self._logprobs(self.policy.group_forward, batch)
             rollouts = [rollout for group in batch for rollout in group.rollouts]
             pieces = logprobs.cpu().split([len(rollout.token_ids) for rollout in rollouts])
             found |= {rollout.id: piece.clone() for rollout, piece in zip(rollouts, pieces, strict=True)}

@@ -1,16 +1,19 @@
-"""From messages to token ids and model inputs, for text models and vision-language models alike."""
+"""From messages to token ids, positions and model inputs, for text models and vision-language models alike."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from spark_kernel.errors import InputError, ModelError
+from spark_kernel.models.image_inputs import ImageInputs
+from spark_kernel.models.positions import PositionRule, Positions, TextPositions, on_all_axes, position_rule
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import ImagePart, Message, TextPart
 
@@ -22,13 +25,13 @@ MAX_IMAGE_PIXELS = 64_000_000
 class PromptBatch:
     """Left-padded prompts as model inputs.
 
-    `input_ids`, `attention_mask`, `position_ids`: [B, T]. `images`: the processor's image tensors, empty without
-    images. `lengths`: real tokens of each prompt [B].
+    `input_ids`, `attention_mask`: [B, T]. `positions`: of the prompts and of what follows them. `images`: the
+    processor's image tensors, empty without images. `lengths`: real tokens of each prompt [B].
     """
 
     input_ids: Tensor
     attention_mask: Tensor
-    position_ids: Tensor
+    positions: Positions
     images: Mapping[str, Tensor]
     lengths: tuple[int, ...]
 
@@ -37,13 +40,13 @@ class PromptBatch:
         return {
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
-            "position_ids": self.position_ids,
+            "position_ids": self.positions.prompt,
             **self.images,
         }
 
 
 class PromptEncoder:
-    """A tokenizer, and the image processor of a model that has eyes.
+    """A tokenizer, the image processor of a model that has eyes, and how the network counts positions.
 
     Text that happens to spell a special token (a candidate answer with "<|im_end|>" or "<image>" in it) is model
     or user text, not structure: it is broken apart before the chat template is applied.
@@ -79,12 +82,28 @@ class PromptEncoder:
         if processor is not None and getattr(processor, "image_token", None):
             specials.add(str(processor.image_token))
         self._specials = sorted((token for token in specials if len(token) > 1), key=len, reverse=True)
+        self._rule: PositionRule = TextPositions()
+        self._images = None if processor is None else self._image_inputs(processor)
         self._ids_of = lru_cache(maxsize=ENCODING_CACHE)(self._encode_text)
+
+    def _image_inputs(self, processor: Any) -> ImageInputs:
+        return ImageInputs(
+            processor,
+            pad_id=self.pad_id,
+            text_of=lambda prompt: self.chat_text(prompt.messages),
+            ids_of=self.unexpanded_ids,
+            files_of=self._placed,
+            open_image=_open,
+        )
 
     @property
     def reads_images(self) -> bool:
         """Whether the model takes images."""
         return self.processor is not None
+
+    def count_as(self, network: Any) -> None:
+        """Take positions as this network wants them; before that they are text positions."""
+        self._rule = position_rule(network)
 
     def chat_text(self, messages: Sequence[Message]) -> str:
         """The messages under the chat template, up to where the assistant begins."""
@@ -98,8 +117,7 @@ class PromptEncoder:
         """The token ids of a prompt, image tokens included."""
         if not prompt.images:
             return self._ids_of(prompt.messages)
-        batch = self._process([prompt])
-        return tuple(int(token) for token in batch["input_ids"][0])
+        return self._seeing(prompt).token_ids(prompt)
 
     def unexpanded_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """The token ids of a prompt with one token for each image: for an engine that expands images itself."""
@@ -116,18 +134,24 @@ class PromptEncoder:
             InputError: images for a model without eyes.
         """
         if any(prompt.images for prompt in prompts):
-            batch = self._process(prompts)
+            batch = self._seeing(next(prompt for prompt in prompts if prompt.images)).tensors(prompts)
             mask = batch.pop("attention_mask").to(device)
             ids = batch.pop("input_ids").to(device)
-            images = {name: tensor.to(device) for name, tensor in batch.items()}
+            extras = {name: tensor.to(device) for name, tensor in batch.items()}
         else:
             rows = [self.prompt_ids(prompt) for prompt in prompts]
             width = max(len(row) for row in rows)
             ids = torch.tensor([[self.pad_id] * (width - len(row)) + list(row) for row in rows], device=device)
             mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-            images = {}
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        return PromptBatch(ids, mask, positions, images, tuple(int(n) for n in mask.sum(dim=1)))
+            extras = {}
+        positions = self._rule.positions(ids, mask, extras)
+        return PromptBatch(
+            ids, mask, positions, self._rule.model_inputs(extras), tuple(int(n) for n in mask.sum(dim=1))
+        )
+
+    def step_positions(self, places: Tensor) -> Tensor:
+        """Where the next token of each row stands, from its place [B]: [B, 1], or [A, B, 1]."""
+        return on_all_axes(places.unsqueeze(1), self._rule.axes)
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Output token ids as text, special tokens left out."""
@@ -140,32 +164,23 @@ class PromptEncoder:
     def _encode_text(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         return self.text_ids(self.chat_text(messages))
 
-    def _process(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        """All prompts through the image processor, in one left-padded batch."""
-        if self.processor is None:
+    def _seeing(self, prompt: Prompt) -> ImageInputs:
+        """What turns images into tensors.
+
+        Raises:
+            InputError: this model has no eyes.
+        """
+        if self._images is None:
             raise InputError(
-                f"The model {self.name} reads no images, but {prompts[0].task_id} has some: "
-                "use a vision-language model."
+                f"The model {self.name} reads no images, but {prompt.task_id} has some: use a vision-language model."
             )
-        texts = [self.chat_text(prompt.messages) for prompt in prompts]
-        images = [self.open_images(prompt) for prompt in prompts]
-        batch = self.processor(
-            text=texts,
-            images=images,
-            padding=True,
-            padding_side="left",
-            add_special_tokens=False,
-            return_tensors="pt",
-        )
-        return {name: tensor for name, tensor in batch.items() if isinstance(tensor, Tensor)}
+        return self._images
 
     def open_images(self, prompt: Prompt) -> list[Any]:
         """The prompt's images, decoded, in the order in which its messages show them."""
-        from spark_kernel.problems.images import open_image  # needs PIL, which a text-only machine may lack
+        return [_open(path) for path in self._placed(prompt)]
 
-        return [open_image(path, MAX_IMAGE_PIXELS) for path in self._placed(prompt)]
-
-    def _placed(self, prompt: Prompt) -> list[Any]:
+    def _placed(self, prompt: Prompt) -> list[Path]:
         """The image files in the order in which the messages show them."""
         return [
             prompt.images[part.index]
@@ -183,6 +198,13 @@ class PromptEncoder:
             if token in text:
                 text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
+
+
+def _open(path: Path) -> Any:
+    """A decoded image."""
+    from spark_kernel.problems.images import open_image  # needs PIL, which a text-only machine may lack
+
+    return open_image(path, MAX_IMAGE_PIXELS)
 
 
 def _with_parts(message: dict[str, Any]) -> dict[str, Any]:

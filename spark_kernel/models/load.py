@@ -117,6 +117,7 @@ def load_model(settings: ModelSection) -> LoadedModel:
     model.to(device)
     model.eval()
     use_grouped_attention(model)
+    encoder.count_as(model)
     return LoadedModel(
         model=model,
         encoder=encoder,

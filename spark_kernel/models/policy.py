@@ -13,9 +13,12 @@ from torch import Tensor
 from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.errors import ModelError, StaleEngineError
 from spark_kernel.models.adapter import Adapter
-from spark_kernel.models.group_forward import shared_prefix_hidden
+from spark_kernel.models.description import ModelDescription
+from spark_kernel.models.group_forward import GroupForward
 from spark_kernel.models.load import LoadedModel, load_model, no_progress_bars
-from spark_kernel.models.token_logprobs import output_projection, token_logprobs
+from spark_kernel.models.prefix_form import choose_form
+from spark_kernel.models.published_weights import PublishedWeights, Wanted
+from spark_kernel.models.publishing import publish_weights
 from spark_kernel.prompts.prompt import Prompt
 
 SCORED_TOGETHER = 32
@@ -25,8 +28,9 @@ SCORED_TOGETHER = 32
 class Policy:
     """A model that is being trained, with or without adapters.
 
-    `network` is what computes (with peft: the wrapped model's inner model, adapters in place). `version` counts
-    completed updates; in mid-update there is none.
+    `network` is what computes (with peft: the wrapped model's inner model, adapters in place); `group_forward` is the
+    one module through which it is run in training and scoring. `version` counts completed updates; in mid-update there
+    is none.
     """
 
     def __init__(self, loaded: LoadedModel, lora: LoraSection = LoraSection(), seed: int = 0) -> None:
@@ -38,6 +42,7 @@ class Policy:
         if lora.enabled:
             self._peft = add_adapters(loaded.model, lora, seed)
         self.network: Any = self._peft.get_base_model() if self._peft is not None else loaded.model
+        self.group_forward = GroupForward(self.network)
         self.gradient_checkpointing = False
         for module in self.network.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -56,6 +61,20 @@ class Policy:
         if self._version is None:
             raise StaleEngineError("The policy is in mid-update: finish the update before sampling or scoring.")
         return self._version
+
+    @property
+    def description(self) -> ModelDescription:
+        """What can be known of the model without its parameters."""
+        return ModelDescription(self.encoder.name, self.encoder, self.loaded.context_length)
+
+    def publish(self, wanted: Wanted = Wanted()) -> PublishedWeights:
+        """The weights as they are, in the first wanted form that can be had.
+
+        Raises:
+            StaleEngineError: they are in mid-update.
+            ModelError: none of the forms can be had.
+        """
+        return publish_weights(self, wanted)
 
     def begin_update(self) -> None:
         """From here to `finish_update` the weights have no version."""
@@ -121,6 +140,10 @@ class Policy:
                 tensor = _merged_weight(layers[module])
             yield (f"{module}.{parameter}" if inside else name), tensor
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the full weights, by the base model's names."""
+        return {name: tuple(tensor.shape) for name, tensor in self.named_tensors(merged=False)}
+
     def adapter(self) -> Adapter | None:
         """The adapter, or None where all weights are trained."""
         if self._peft is None:
@@ -141,16 +164,14 @@ class Policy:
             StaleEngineError: the weights are in mid-update.
         """
         _ = self.version
-        project = output_projection(self.network)
-        vocabulary = self.network.config.get_text_config().vocab_size
+        form = choose_form(self.network)
         results: list[list[list[float]]] = []
         for start in range(0, len(prompts), SCORED_TOGETHER):
             part = outputs[start : start + SCORED_TOGETHER]
-            batch = prompts[start : start + SCORED_TOGETHER]
+            batch = form.batch(self.encoder, prompts[start : start + SCORED_TOGETHER], part, self.device)
             with self.loaded.arithmetic():
-                states = shared_prefix_hidden(self.network, self.encoder, batch, part, self.device)
-                logprobs, _entropy = token_logprobs(states.hidden, states.targets, project, vocabulary=vocabulary)
-            flat = iter(logprobs.split(list(states.lengths)))
+                logprobs, _entropy = self.group_forward(batch)
+            flat = iter(logprobs.split([len(output) for group in part for output in group]))
             results += [[next(flat).tolist() for _ in group] for group in part]
         return results
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from spark_kernel.models.block_mask import block_mask_hidden
-from spark_kernel.models.group_forward import GroupForward, padded_hidden, shared_prefix_hidden
+from spark_kernel.models.block_mask import BlockBatch
+from spark_kernel.models.group_batches import CachedBatch, MakeBatch, PaddedBatch
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 MASKED = {"sdpa", "eager", "spark_grouped_sdpa"}
@@ -24,6 +25,13 @@ class PrefixForm(StrEnum):
     """Prompt and output in every row: works with everything."""
 
 
+BATCHES: Mapping[PrefixForm, MakeBatch] = {
+    PrefixForm.CACHED: CachedBatch.make,
+    PrefixForm.BLOCK: BlockBatch.make,
+    PrefixForm.PADDED: PaddedBatch.make,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ChosenForm:
     """A form, and a sentence where it is not the fastest one."""
@@ -32,13 +40,9 @@ class ChosenForm:
     note: str = ""
 
     @property
-    def forward(self) -> GroupForward:
-        """The function that computes it."""
-        return {
-            PrefixForm.CACHED: shared_prefix_hidden,
-            PrefixForm.BLOCK: block_mask_hidden,
-            PrefixForm.PADDED: padded_hidden,
-        }[self.form]
+    def batch(self) -> MakeBatch:
+        """What makes groups ready for it."""
+        return BATCHES[self.form]
 
 
 def choose_form(network: Any, *, shared: bool = True, checkpointing: bool = False) -> ChosenForm:

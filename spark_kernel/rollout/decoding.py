@@ -44,12 +44,14 @@ class DecodedRow:
 @dataclass(slots=True)
 class _Batch:
     """The rows being decoded, all [B]: `rows` (place in the call), `steps` (tokens drawn), `lengths` (tokens in the
-    cache), `running`. `logits` [B, V] of the next token. `mask` [B, width + room] over the cache's columns."""
+    cache), `places` (where the next token stands), `running`. `logits` [B, V] of the next token. `mask`
+    [B, width + room] over the cache's columns."""
 
     cache: Any
     rows: Tensor
     steps: Tensor
     lengths: Tensor
+    places: Tensor
     running: Tensor
     logits: Tensor
     mask: Tensor
@@ -144,19 +146,20 @@ class Decoder:
         output = self._network.base_model(
             input_ids=tokens.unsqueeze(1),
             attention_mask=batch.mask[:, : batch.width],
-            position_ids=batch.lengths.unsqueeze(1),
+            position_ids=self._policy.encoder.step_positions(batch.places),
             past_key_values=batch.cache,
             use_cache=True,
         )
         batch.lengths += 1
+        batch.places += 1
         batch.logits = self._project(output.last_hidden_state[:, -1, :])
 
     def _drop(self, batch: _Batch, tokens: Tensor) -> Tensor:
         """Take finished rows out; the tokens of those that stay."""
         kept = batch.running.nonzero().squeeze(-1)
         keep_rows(batch.cache, kept, batch.mask.shape[1] - batch.width)
-        batch.rows, batch.steps, batch.lengths = batch.rows[kept], batch.steps[kept], batch.lengths[kept]
-        batch.mask, batch.running = batch.mask[kept], batch.running[kept]
+        batch.rows, batch.steps, batch.running = batch.rows[kept], batch.steps[kept], batch.running[kept]
+        batch.lengths, batch.places, batch.mask = batch.lengths[kept], batch.places[kept], batch.mask[kept]
         return tokens[kept]
 
     def _may_refill(self, running: int) -> bool:
@@ -170,14 +173,16 @@ class Decoder:
         device = self._policy.device
         kept = batch.running.nonzero().squeeze(-1) if batch is not None else torch.zeros(0, dtype=torch.long)
         chunks = self._take(self._batch_size - len(kept), alone=batch is None)
-        arrivals, logits, lengths = zip(*(self._prefill(chunk) for chunk in chunks), strict=True)
+        arrivals, logits, lengths, places = zip(*(self._prefill(chunk) for chunk in chunks), strict=True)
         new = [self._starts[i] + k for chunk in chunks for i in chunk for k in range(self._counts[i])]
         rows = torch.tensor(new, device=device)
-        steps, all_lengths, all_logits = torch.zeros_like(rows), torch.cat(lengths), torch.cat(logits)
+        steps, all_logits = torch.zeros_like(rows), torch.cat(logits)
+        all_lengths, all_places = torch.cat(lengths), torch.cat(places)
         if batch is not None:
             rows = torch.cat([batch.rows[kept], rows])
             steps = torch.cat([batch.steps[kept], steps])
             all_lengths = torch.cat([batch.lengths[kept], all_lengths])
+            all_places = torch.cat([batch.places[kept], all_places])
             all_logits = torch.cat([batch.logits[kept], all_logits])
         width, room = int(all_lengths.max()), self._sampling.max_new_tokens
         if self._joins:
@@ -187,7 +192,7 @@ class Decoder:
             cache = with_room(arrival.cache, arrival.row_of, room)
         mask = flush_right_mask(all_lengths, width, room)
         running = torch.ones_like(rows, dtype=torch.bool)
-        return _Batch(cache, rows, steps, all_lengths, running, all_logits, mask, width)
+        return _Batch(cache, rows, steps, all_lengths, all_places, running, all_logits, mask, width)
 
     def _take(self, free: int, *, alone: bool) -> list[list[int]]:
         """Waiting prompts for `free` rows, in chunks that are computed in one pass; `alone`: at least one prompt."""
@@ -204,8 +209,8 @@ class Decoder:
             chunks[-1].append(index)
         return chunks
 
-    def _prefill(self, chunk: Sequence[int]) -> tuple[Arrival, Tensor, Tensor]:
-        """Compute some prompts; their cache, and for each of their rows logits [rows, V] and length [rows]."""
+    def _prefill(self, chunk: Sequence[int]) -> tuple[Arrival, Tensor, Tensor, Tensor]:
+        """Compute some prompts; their cache, and for each row logits [rows, V], length and first place [rows]."""
         device = self._policy.device
         prompts = self._policy.encoder.collate([self._prompts[i] for i in chunk], device)
         counts = torch.tensor([self._counts[i] for i in chunk], device=device)
@@ -214,7 +219,8 @@ class Decoder:
         output = self._network.base_model(**prompts.model_inputs(), use_cache=True, **cache)
         logits = self._project(output.last_hidden_state[:, -1, :]).index_select(0, row_of)
         lengths = torch.tensor(prompts.lengths, device=device).index_select(0, row_of)
-        return Arrival(output.past_key_values, row_of), logits, lengths
+        places = prompts.positions.after.index_select(0, row_of)
+        return Arrival(output.past_key_values, row_of), logits, lengths, places
 
 
 def flush_right_mask(lengths: Tensor, width: int, room: int) -> Tensor:

@@ -6,13 +6,12 @@ process or on another machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from spark_kernel.errors import StopCheck
-from spark_kernel.models.adapter import Adapter
+from spark_kernel.models.published_weights import PublishedWeights, Wanted
 from spark_kernel.prompts.prompt import Prompt
 
 
@@ -40,31 +39,6 @@ class Completion:
     text: str
     truncated: bool
     seconds: float
-
-
-class PolicyWeights(Protocol):
-    """The weights an engine may pull after an update."""
-
-    @property
-    def version(self) -> int:
-        """The policy version these weights are."""
-        ...
-
-    def named_tensors(self, *, merged: bool = True) -> Iterator[tuple[str, Any]]:
-        """Full weights one by one, named as in the base model's state dict; adapters merged or left out."""
-        ...
-
-    def adapter(self) -> Adapter | None:
-        """The adapter alone, or None where the whole model is trained."""
-        ...
-
-    def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
-        """Log-probabilities as `RolloutEngine.score`: what an engine is compared with after a sync."""
-        ...
-
-    def save_description(self, folder: Path) -> None:
-        """Configuration, tokenizer and processor without weights, as a Hugging Face folder."""
-        ...
 
 
 class RolloutEngine(Protocol):
@@ -108,8 +82,17 @@ class RolloutEngine(Protocol):
         """Log-probabilities, at temperature 1, of given output tokens: `[prompt][output][T]`. Seeds are ignored."""
         ...
 
-    def sync(self, weights: PolicyWeights) -> None:
-        """Take over the weights of a finished update, and their version."""
+    @property
+    def wanted(self) -> Wanted:
+        """What it asks of the next publication of weights."""
+        ...
+
+    def take(self, published: PublishedWeights) -> None:
+        """Take over published weights, and their version.
+
+        Raises:
+            StaleEngineError: they are not in a form that it takes, or are not what it holds afterwards.
+        """
         ...
 
     def sleep(self) -> None:

@@ -1,16 +1,16 @@
-"""After a weight sync: an engine that runs on other kernels must give the learner's log-probabilities."""
+"""After weights were taken: an engine that runs on other kernels must give the learner's log-probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from spark_kernel.errors import ModelError, StaleEngineError
 from spark_kernel.models.encoder import PromptEncoder
+from spark_kernel.models.published_weights import Probe, PublishedWeights, ScoredProbe
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
-from spark_kernel.rollout.engine import Completion, PolicyWeights
+from spark_kernel.rollout.engine import Completion
 
 TOLERANCES = {"float32": 0.01, "bfloat16": 0.15, "float16": 0.05}
 """Mean absolute difference per token, in nats, that rounding may cause; failed syncs differ by far more."""
@@ -21,14 +21,6 @@ PROBE_TOKENS = 64
 """Most output tokens that are compared."""
 FEWEST_TOKENS = 8
 """Fewest output tokens that the first sync is checked on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A prompt and output tokens [T] on which two sides are compared."""
-
-    prompt: Prompt
-    output: tuple[int, ...]
 
 
 def first_probe(encoder: PromptEncoder, context: int) -> Probe:
@@ -92,20 +84,33 @@ class Scores(Protocol):
         ...
 
 
-def difference(scorer: Scores, weights: PolicyWeights, probe: Probe) -> float:
-    """Mean absolute difference per token between the two sides' log-probabilities of a probe, in nats."""
-    ours = weights.score([probe.prompt], [[probe.output]])[0][0]
+def difference(scorer: Scores, scored: ScoredProbe) -> float:
+    """Mean absolute difference per token between a sampler's and the learner's log-probabilities, in nats."""
+    probe = scored.probe
     theirs = scorer.score([probe.prompt], [[probe.output]])[0][0]
-    return sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / len(ours)
+    return sum(abs(a - b) for a, b in zip(scored.logprobs, theirs, strict=True)) / len(scored.logprobs)
 
 
-def check_synced(scorer: Scores, weights: PolicyWeights, probe: Probe, dtype: str, *, who: str, pushed: str) -> None:
+def probe_of(published: PublishedWeights) -> ScoredProbe:
+    """What weights are checked on.
+
+    Raises:
+        StaleEngineError: they were published without.
+    """
+    if published.scored is None:
+        raise StaleEngineError(
+            f"Policy version {published.version} was published without log-probabilities to check it by: publish what "
+            "the engine's `wanted` says."
+        )
+    return published.scored
+
+
+def check_taken(scorer: Scores, published: PublishedWeights, dtype: str, *, who: str, pushed: str) -> None:
     """Compare a sampler with the weights it was given.
 
     Args:
         scorer: the sampler.
-        weights: the learner's.
-        probe: what is compared.
+        published: the weights, with the learner's log-probabilities.
         dtype: the sampler's precision, or the learner's if that is coarser.
         who: the sampler in the error.
         pushed: what was pushed, in the error.
@@ -113,12 +118,13 @@ def check_synced(scorer: Scores, weights: PolicyWeights, probe: Probe, dtype: st
     Raises:
         StaleEngineError: they differ by more than the precision explains.
     """
-    found = difference(scorer, weights, probe)
+    scored = probe_of(published)
+    found = difference(scorer, scored)
     if not found <= TOLERANCES[dtype]:  # NaN is not
         raise StaleEngineError(
-            f"After {pushed} of policy version {weights.version} were pushed to {who}, its log-probabilities differ "
-            f"from the learner's by {found:.3g} nats per token over {len(probe.output)} tokens of "
-            f"{probe.prompt.task_id}, more than {TOLERANCES[dtype]} for {dtype}: it does not hold these weights. The "
-            'run can be resumed; if it happens again, use rollout.engine = "transformers" and report the model\'s '
-            "architecture."
+            f"After {pushed} of policy version {published.version} were pushed to {who}, its log-probabilities differ "
+            f"from the learner's by {found:.3g} nats per token over {len(scored.logprobs)} tokens of "
+            f"{scored.probe.prompt.task_id}, more than {TOLERANCES[dtype]} for {dtype}: it does not hold these "
+            'weights. The run can be resumed; if it happens again, use rollout.engine = "transformers" and report the '
+            "model's architecture."
         )

@@ -9,14 +9,15 @@ import torch
 
 from spark_kernel.errors import ModelError, StaleEngineError, StopCheck
 from spark_kernel.models.policy import Policy
+from spark_kernel.models.published_weights import PublishedWeights, Wanted
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.decoding import Decoder
-from spark_kernel.rollout.engine import Completion, PolicyWeights, Sampling
+from spark_kernel.rollout.engine import Completion, Sampling
 from spark_kernel.rollout.streaming import IncrementalText, OnText
 
 
 class TransformersEngine:
-    """A `RolloutEngine` over a live `Policy`: it holds no weights of its own, so a sync only checks the version.
+    """A `RolloutEngine` over a live `Policy`: it holds no weights of its own, so taking them only checks the version.
 
     Args:
         policy: the model, shared with the learner.
@@ -28,16 +29,16 @@ class TransformersEngine:
         self._policy = policy
         self._batch_size = batch_size
         self._refill = refill
-        self._synced = policy.version
+        self._taken = policy.version
 
     @property
     def version(self) -> int:
-        """The policy's version; an error in mid-update or where a sync is due."""
+        """The policy's version; an error in mid-update or where the weights of an update were not taken."""
         version = self._policy.version
-        if version != self._synced:
+        if version != self._taken:
             raise StaleEngineError(
-                f"The engine was synced at policy version {self._synced}, but the policy is at {version}: "
-                "call sync(policy) after an update."
+                f"The engine took policy version {self._taken}, but the policy is at {version}: call "
+                "take(policy.publish(engine.wanted)) after an update."
             )
         return version
 
@@ -88,15 +89,20 @@ class TransformersEngine:
         _ = self.version
         return self._policy.score(prompts, outputs)
 
-    def sync(self, weights: PolicyWeights) -> None:
+    @property
+    def wanted(self) -> Wanted:
+        """The policy itself, in memory."""
+        return Wanted()
+
+    def take(self, published: PublishedWeights) -> None:
         """Acknowledge a finished update of the shared policy.
 
         Raises:
-            StaleEngineError: the weights are not those of the policy this engine shares.
+            StaleEngineError: the weights are not those of the policy this engine shares, or no longer.
         """
-        if id(weights) != id(self._policy):
+        if published.source() is not self._policy:
             raise StaleEngineError("This engine shares its policy with the learner and takes no other weights.")
-        self._synced = weights.version
+        self._taken = published.version
 
     def sleep(self) -> None:
         """Nothing to free: the weights are the learner's."""

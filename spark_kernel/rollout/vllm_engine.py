@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 import tempfile
 import time
@@ -16,12 +15,14 @@ from typing import Any, ClassVar
 
 import torch
 
+from spark_kernel.config.sections import VllmSection
 from spark_kernel.errors import EngineError, ModelError, StaleEngineError, StopCheck
-from spark_kernel.models.adapter import Adapter
 from spark_kernel.models.encoder import PromptEncoder
+from spark_kernel.models.published_weights import AdapterBytes, Form, PublishedWeights, Publisher, Wanted
+from spark_kernel.models.publishing import checked_tensors
 from spark_kernel.prompts.prompt import Prompt
-from spark_kernel.rollout.engine import Completion, PolicyWeights, Sampling
-from spark_kernel.rollout.sync_check import check_synced, first_probe, longest_probe
+from spark_kernel.rollout.engine import Completion, Sampling
+from spark_kernel.rollout.sync_check import check_taken, first_probe, longest_probe
 from spark_kernel.rollout.vllm_install import check_vllm
 from spark_kernel.rollout.vllm_requests import (
     SCORING_FIELDS,
@@ -32,30 +33,8 @@ from spark_kernel.rollout.vllm_requests import (
     sampling_fields,
     sent_ids,
 )
-from spark_kernel.rollout.vllm_weights import CheckedTensors, adapter_to_push, write_adapter
-
-CPU_BATCH_TOKENS = 8192
-"""Tokens that vLLM computes in one step on a CPU, at least one whole prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class VllmSettings:
-    """How vLLM runs.
-
-    `max_model_len`: most tokens of prompt and output together. `cache_bytes`: size of the key-value cache; None lets
-    vLLM take `memory_share` of the GPU. `sleeps`: give the GPU's memory to the learner during updates.
-    `adapter_only`: push LoRA adapters as such rather than merged. `device`: "cpu" or "cuda".
-    """
-
-    device: str
-    dtype: str
-    max_model_len: int
-    cache_bytes: int | None = None
-    memory_share: float = 0.4
-    enforce_eager: bool = True
-    sleeps: bool = False
-    adapter_only: bool = True
-    seed: int = 0
+from spark_kernel.rollout.vllm_start import prepare_environment, start_options
+from spark_kernel.rollout.vllm_weights import REFUSED_ADAPTERS, SameModel, write_adapter
 
 
 class VllmEngine:
@@ -67,8 +46,13 @@ class VllmEngine:
 
     Args:
         encoder: turns prompts into token ids and tokens into text, as for the learner.
-        weights: the policy whose weights are taken over now.
-        settings: see `VllmSettings`.
+        weights: the policy whose weights are taken over now; it must be in this process.
+        section: the settings of vLLM.
+        device: the learner's, "cpu" or "cuda".
+        dtype: of the learner's arithmetic, as torch names it.
+        max_model_len: most tokens of prompt and output together.
+        cache_bytes: size of the key-value cache; None lets vLLM take `section.memory_share` of the GPU.
+        seed: vLLM's own; every request has a seed besides.
 
     Raises:
         InputError: no vLLM that works here.
@@ -77,31 +61,45 @@ class VllmEngine:
 
     _open: ClassVar[weakref.ref[VllmEngine] | None] = None
 
-    def __init__(self, encoder: PromptEncoder, weights: PolicyWeights, settings: VllmSettings) -> None:
+    def __init__(
+        self,
+        encoder: PromptEncoder,
+        weights: Publisher,
+        section: VllmSection,
+        *,
+        device: str,
+        dtype: str,
+        max_model_len: int,
+        cache_bytes: int | None,
+        seed: int = 0,
+    ) -> None:
         self._installed = check_vllm()
         self._encoder = encoder
-        self._settings = settings
+        self._section = section
+        self._device, self._dtype = device, dtype
+        self._max_model_len, self._cache_bytes, self._seed = max_model_len, cache_bytes, seed
         self._version: int | None = None
         self._asleep = self._cache_gone = False
         self._requests = self._pushed = 0
         self._lora: Any | None = None
         self._llm: Any | None = None
-        self._tensors = CheckedTensors(weights)
-        self._probe = first_probe(encoder, settings.max_model_len)
+        self._probe = first_probe(encoder, max_model_len)
         before = VllmEngine._open() if VllmEngine._open is not None else None
         if before is not None:
             before.close()
         VllmEngine._open = weakref.ref(self)
         self._folder = tempfile.TemporaryDirectory(prefix="spark-vllm-")
         try:
-            weights.save_description(Path(self._folder.name))
-            adapter = adapter_to_push(weights, settings.adapter_only)
-            self._pushes_adapters = adapter is not None
+            source = weights.publish().source()
+            source.save_description(Path(self._folder.name))
+            first = weights.publish(self.wanted)
+            self._model = SameModel(first)
+            self._pushes_adapters = isinstance(first.way, AdapterBytes)
             with self._starting():
-                self._llm = self._start(adapter)
+                self._llm = self._start(first.way if isinstance(first.way, AdapterBytes) else None)
                 if self._pushes_adapters:
-                    self._load_full(self._tensors.of(weights, merged=False))
-                self.sync(weights)
+                    self._load_full(source.named_tensors(merged=False))
+                self.take(first)
         except BaseException:
             self.close()
             raise
@@ -115,7 +113,9 @@ class VllmEngine:
         """
         _ = self._required
         if self._version is None or self._asleep:
-            raise StaleEngineError("The vLLM engine holds no finished weights: call sync(policy) first.")
+            raise StaleEngineError(
+                "The vLLM engine holds no finished weights: call take(policy.publish(engine.wanted)) first."
+            )
         return self._version
 
     def count_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
@@ -145,7 +145,7 @@ class VllmEngine:
         started = time.perf_counter()
         outputs = [_output(result.outputs[0]) for result in self._run(requests, on_progress, check_stop)]
         groups = completions(self._encoder, prompts, outputs, started)
-        self._probe = longest_probe(self._encoder, self._settings.max_model_len, prompts, groups, self._probe)
+        self._probe = longest_probe(self._encoder, self._max_model_len, prompts, groups, self._probe)
         return groups
 
     def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
@@ -165,21 +165,30 @@ class VllmEngine:
         )
         return [[next(flat) for _ in group] for group in outputs]
 
-    def sync(self, weights: PolicyWeights) -> None:
+    @property
+    def wanted(self) -> Wanted:
+        """The learner's tensors, or an adapter alone where `lora_sync` says so and vLLM can apply it."""
+        wish = self._section.lora_sync
+        alone = wish == "adapter" or (wish == "auto" and self._device == "cuda")
+        forms = (Form.ADAPTER, Form.MEMORY) if alone else (Form.MEMORY,)
+        return Wanted(forms, self._probe, refused=REFUSED_ADAPTERS)
+
+    def take(self, published: PublishedWeights) -> None:
         """Take over the weights of a finished update, tensor by tensor or as adapter alone, and check them.
 
         Raises:
             ModelError: the weights are another model's.
-            StaleEngineError: vLLM's log-probabilities afterwards are not the learner's.
+            StaleEngineError: they cannot be read from here, or vLLM's log-probabilities are not the learner's then.
         """
         self._version = None
-        version = weights.version
+        self._model.check(published)
         self.wake()
-        adapter = weights.adapter() if self._pushes_adapters else None
-        if adapter is None:
-            self._load_full(self._tensors.of(weights))
+        if isinstance(published.way, AdapterBytes):
+            pushed = "the adapter's weights"
+            self._load_adapter(published.way, published.version)
         else:
-            self._load_adapter(adapter, version)
+            pushed = "the full weights"
+            self._load_full(published.source().named_tensors())
         if self._cache_gone:
             self._required.wake_up(["kv_cache"])
             self._cache_gone = False
@@ -187,13 +196,12 @@ class VllmEngine:
         if self._encoder.reads_images:
             self._engine.reset_mm_cache()
             self._engine.reset_encoder_cache()
-        pushed = "the full weights" if adapter is None else "the adapter's weights"
-        check_synced(self, weights, self._probe, self._settings.dtype, who="vLLM", pushed=pushed)
-        self._version = version
+        check_taken(self, published, self._dtype, who="vLLM", pushed=pushed)
+        self._version = published.version
 
     def sleep(self) -> None:
-        """On a GPU: give up the cache, and the weights too where the next sync replaces them. On a CPU: nothing."""
-        if self._settings.device != "cuda" or not self._settings.sleeps or self._asleep:
+        """On a GPU: give up the cache, and the weights too where those taken next replace them. On a CPU: nothing."""
+        if self._device != "cuda" or not self._section.sleep or self._asleep:
             return
         replaced = not self._pushes_adapters
         self._required.sleep(level=2 if replaced else 1)
@@ -202,7 +210,7 @@ class VllmEngine:
             self._version = None
 
     def wake(self) -> None:
-        """Bring the weights' memory back; the cache's follows with the sync."""
+        """Bring the weights' memory back; the cache's follows when weights are taken."""
         if self._asleep:
             self._required.wake_up(["weights"])
             self._asleep = False
@@ -233,39 +241,20 @@ class VllmEngine:
     def _engine(self) -> Any:
         return self._required.llm_engine
 
-    def _start(self, adapter: Adapter | None) -> Any:
-        settings = self._settings
-        _prepare_environment()
+    def _start(self, adapter: AdapterBytes | None) -> Any:
+        prepare_environment()
         set_threads = torch.set_num_threads  # vLLM's CPU worker replaces it by a function that does nothing
-        options: dict[str, Any] = {
-            "model": self._folder.name,
-            "load_format": "dummy",
-            "skip_tokenizer_init": not self._encoder.reads_images,
-            "dtype": settings.dtype,
-            "max_model_len": settings.max_model_len,
-            "enable_prefix_caching": True,
-            "enforce_eager": settings.enforce_eager,
-            "logprobs_mode": "processed_logprobs",
-            "disable_log_stats": True,
-            "seed": settings.seed,
-        }
-        if settings.cache_bytes is not None:
-            options["kv_cache_memory_bytes"] = settings.cache_bytes
-        if settings.device == "cpu":
-            # A prompt cut in two makes vLLM rewind the request's random generator, which a CPU generator cannot.
-            tokens = max(CPU_BATCH_TOKENS, settings.max_model_len)
-            options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": tokens}
-        if settings.device == "cuda":
-            options |= {"gpu_memory_utilization": settings.memory_share, "enable_sleep_mode": settings.sleeps}
-        if adapter is not None:
-            modules = adapter.config["target_modules"]
-            options |= {
-                "enable_lora": True,
-                "max_loras": 1,
-                "max_lora_rank": _lora_rank(int(adapter.config["r"])),
-                # Without it vLLM wraps the output head too, and then cannot score prompts.
-                "lora_target_modules": list(modules) if not isinstance(modules, str) else None,
-            }
+        options = start_options(
+            self._section,
+            folder=self._folder.name,
+            device=self._device,
+            dtype=self._dtype,
+            max_model_len=self._max_model_len,
+            cache_bytes=self._cache_bytes,
+            seed=self._seed,
+            reads_images=self._encoder.reads_images,
+            adapter=adapter,
+        )
         try:
             from vllm import LLM
 
@@ -339,16 +328,17 @@ class VllmEngine:
 
     def _input(self, prompt: Prompt, sampling: Sampling, tail: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
         """What vLLM is given, and the token ids it must make of that."""
-        sent, expected = sent_ids(self._encoder, prompt, sampling, self._settings.max_model_len, tail)
+        sent, expected = sent_ids(self._encoder, prompt, sampling, self._max_model_len, tail)
         given: dict[str, Any] = {"prompt_token_ids": sent}
         if prompt.images:
             given["multi_modal_data"] = {"image": self._encoder.open_images(prompt)}
         return given, expected
 
     def _load_full(self, tensors: Iterator[tuple[str, Any]]) -> None:
-        self._required.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
+        checked = checked_tensors(tensors, self._model.shapes)
+        self._required.collective_rpc("reload_weights", kwargs={"weights_iterator": checked})
 
-    def _load_adapter(self, adapter: Adapter, version: int) -> None:
+    def _load_adapter(self, adapter: AdapterBytes, version: int) -> None:
         """vLLM takes adapters from folders, under a name that no earlier version had."""
         from vllm.lora.request import LoRARequest
 
@@ -375,13 +365,6 @@ class _Request:
     params: Any
 
 
-def _prepare_environment() -> None:
-    """vLLM reads these when it starts. What the user has set stays, but for what puts vLLM into this process."""
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    for name, value in {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}.items():
-        os.environ.setdefault(name, value)
-
-
 def _output(sampled: Any) -> Output:
     ids = tuple(int(token) for token in sampled.token_ids)
     logprobs = tuple(float(position[token].logprob) for token, position in zip(ids, sampled.logprobs, strict=True))
@@ -393,8 +376,3 @@ def _tail_logprobs(result: Any, length: int) -> list[float]:
     ids = result.prompt_token_ids[-length:]
     positions = result.prompt_logprobs[-length:]
     return [float(position[token].logprob) for token, position in zip(ids, positions, strict=True)]
-
-
-def _lora_rank(rank: int) -> int:
-    """The smallest of vLLM's bounds that holds the rank."""
-    return next((bound for bound in (8, 16, 32, 64, 128, 256, 320, 512) if rank <= bound), rank)

@@ -9,20 +9,23 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from spark_kernel.config.sections import ServerSection
 from spark_kernel.errors import EngineError, InputError, ModelError, StaleEngineError, StopCheck
 from spark_kernel.models.encoder import PromptEncoder
+from spark_kernel.models.published_weights import AdapterBytes, Form, PublishedWeights, Publisher, Wanted, WeightFolder
+from spark_kernel.models.publishing import checked_tensors
 from spark_kernel.prompts.prompt import Prompt
-from spark_kernel.rollout.engine import Completion, PolicyWeights, Sampling
-from spark_kernel.rollout.sync_check import TOLERANCES, check_synced, difference, first_probe, longest_probe
+from spark_kernel.rollout.engine import Completion, Sampling
+from spark_kernel.rollout.sync_check import TOLERANCES, check_taken, difference, first_probe, longest_probe, probe_of
 from spark_kernel.rollout.vllm_endpoint import ServerFacts, ServerUnavailableError
 from spark_kernel.rollout.vllm_requests import SCORING_FIELDS, Output, completions, sampling_fields, sent_ids
-from spark_kernel.rollout.vllm_servers import Server, ServerRequest, Servers, VllmServerSettings, ask, connect
+from spark_kernel.rollout.vllm_servers import Server, ServerRequest, Servers, ask, connect
 from spark_kernel.rollout.vllm_transfer import BACKEND, NcclTransfer
-from spark_kernel.rollout.vllm_weights import CheckedTensors, adapter_to_push, write_adapter, write_weights
+from spark_kernel.rollout.vllm_weights import REFUSED_ADAPTERS, SameModel, write_adapter
 
 OURS = "spark-"
 """What the versions begin with that we give to a server's weights."""
@@ -32,13 +35,17 @@ class VllmServerEngine:
     """A `RolloutEngine` over running vLLM servers.
 
     A prompt with all its outputs goes to the server whose turn it is, by the prompt's place; so a group's prompt is
-    computed once. A server that fails is left out until the next sync, its prompts go to the others, and `remark` is
-    told. Servers keep their memory between updates: they are meant to run on devices of their own.
+    computed once. A server that fails is left out until weights are taken again, its prompts go to the others, and
+    `remark` is told. Servers keep their memory between updates: they are meant to run on devices of their own.
 
     Args:
         encoder: turns prompts into token ids and tokens into text, as for the learner.
         weights: the policy whose weights are pushed now.
-        settings: see `VllmServerSettings`.
+        section: which servers, and how they are used.
+        device: the learner's, as torch names its type.
+        dtype: of the learner's arithmetic, as torch names it.
+        context: most tokens of prompt and output together.
+        api_key: sent to the servers with every request.
         remark: receives a sentence about whatever went wrong and was made good.
 
     Raises:
@@ -51,27 +58,36 @@ class VllmServerEngine:
     def __init__(
         self,
         encoder: PromptEncoder,
-        weights: PolicyWeights,
-        settings: VllmServerSettings,
+        weights: Publisher,
+        section: ServerSection,
+        *,
+        device: str,
+        dtype: str,
+        context: int,
+        api_key: str | None = None,
         remark: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._encoder = encoder
-        self._settings = settings
+        self._section = section
+        self._device, self._dtype, self._context = device, dtype, context
         self._remark = remark
         self._version: int | None = None
-        self._weights = weights
+        self._published: PublishedWeights | None = None
         self._pushes = 0
-        self._tensors = CheckedTensors(weights)
-        self._model = f"{OURS}{self._tensors.fingerprint()}-"
+        self._base_wanted = False
         self._run = uuid.uuid4().hex[:8]
-        self._probe = first_probe(encoder, settings.context)
-        if settings.folder is not None and not settings.folder.is_dir():
-            raise InputError(f"rollout.server.folder = {settings.folder} is no folder: make it, or name another.")
-        self._servers = Servers(settings, remark)
-        self._folder = tempfile.TemporaryDirectory(prefix="spark-vllm-", dir=settings.folder)
+        self._probe = first_probe(encoder, context)
+        if section.folder is not None and not section.folder.is_dir():
+            raise InputError(f"rollout.server.folder = {section.folder} is no folder: make it, or name another.")
+        self._servers = Servers(section, api_key=api_key, context=context, remark=remark)
+        self._folder = tempfile.TemporaryDirectory(prefix="spark-vllm-", dir=section.folder)
         try:
             Path(self._folder.name).chmod(0o755)  # a server may run as another user
-            self.sync(weights)
+            self._base_wanted = section.lora_sync == "adapter" and self._any_holds_our_weights()
+            first = weights.publish(self.wanted)
+            self._model = SameModel(first)
+            self._name = f"{OURS}{self._model.fingerprint()}-"
+            self.take(first)
         except BaseException:
             self.close()
             raise
@@ -84,7 +100,9 @@ class VllmServerEngine:
             StaleEngineError: an update of them failed, or the engine is closed.
         """
         if self._version is None:
-            raise StaleEngineError("The vLLM servers hold no finished weights of this run: call sync(policy) first.")
+            raise StaleEngineError(
+                "The vLLM servers hold no finished weights of this run: call take(policy.publish(engine.wanted)) first."
+            )
         return self._version
 
     def count_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
@@ -113,7 +131,7 @@ class VllmServerEngine:
         replies = self._run_all(requests, on_progress, check_stop)
         outputs = [_output(reply) for group in replies for reply in group]
         groups = completions(self._encoder, prompts, outputs, started)
-        self._probe = longest_probe(self._encoder, self._settings.context, prompts, groups, self._probe)
+        self._probe = longest_probe(self._encoder, self._context, prompts, groups, self._probe)
         return groups
 
     def score(self, prompts: Sequence[Prompt], outputs: Sequence[Sequence[Sequence[int]]]) -> list[list[list[float]]]:
@@ -124,7 +142,15 @@ class VllmServerEngine:
             for row, group in zip(replies, outputs, strict=True)
         ]
 
-    def sync(self, weights: PolicyWeights) -> None:
+    @property
+    def wanted(self) -> Wanted:
+        """A folder of full weights, or an adapter alone; what goes over NCCL is read from this process's memory."""
+        forms: tuple[Form, ...] = (Form.MEMORY,) if self._section.transfer == BACKEND else (Form.FOLDER,)
+        if self._section.lora_sync == "adapter":
+            forms = (Form.ADAPTER, *forms)
+        return Wanted(forms, self._probe, Path(self._folder.name), REFUSED_ADAPTERS, self._base_wanted)
+
+    def take(self, published: PublishedWeights) -> None:
         """Push the weights of a finished update to every server that can be reached, and check each.
 
         Raises:
@@ -134,45 +160,34 @@ class VllmServerEngine:
             EngineError: no server can be reached.
         """
         self._version = None
-        version = weights.version
-        self._weights = weights
+        self._forget(published)
+        self._published = published
+        self._model.check(published)
         self._pushes += 1
-        stamp = f"{self._model}{self._run}-{version}-{self._pushes}"
-        faults = [fault for fault in map(self._connected, self._servers.all) if fault]
-        adapter = adapter_to_push(weights, self._settings.adapter_only)
-        if adapter is not None:
+        stamp = f"{self._name}{self._run}-{published.version}-{self._pushes}"
+        faults = [fault for fault in (self._connected(server, published) for server in self._servers.all) if fault]
+        if isinstance(published.way, AdapterBytes):
             self._check_takes_adapters()
-        what = "the full weights" if adapter is None else "the adapter's weights"
-        sends = adapter is None and self._settings.transfer == BACKEND
-        with self._new_folder(stamp) as source:
-            if adapter is not None:
-                write_adapter(adapter, source)
-            elif not sends:
-                self._write(self._tensors.of(weights), source)
-            for server in self._servers.all:
-                if server.facts is None:
-                    continue
-                try:
-                    if sends:
-                        self._send(server, stamp)
-                    elif adapter is None:
-                        server.endpoint.reload(str(source), stamp)
-                        server.stamp = stamp
-                    else:
-                        self._push_adapter(server, source, stamp)
-                    one = _OneServer(self, server)
-                    check_synced(one, weights, self._probe, self._dtype(server.facts), who=server.url, pushed=what)
-                except ServerUnavailableError as error:
-                    server.drop()
-                    faults.append(str(error))
+        what = "the adapter's weights" if isinstance(published.way, AdapterBytes) else "the full weights"
+        for server in self._servers.all:
+            if server.facts is None:
+                continue
+            try:
+                self._push(server, published, stamp)
+                one = _OneServer(self, server)
+                check_taken(one, published, self._coarser_dtype(server.facts), who=server.url, pushed=what)
+            except ServerUnavailableError as error:
+                server.drop()
+                faults.append(str(error))
         if not self._servers.live:
             raise self._servers.none_left("; ".join(faults))
         for fault in faults:
             self._remark(f"{fault}: it is left out until it is back")
-        self._version = version
+        self._version = published.version
 
     def sleep(self) -> None:
-        """Servers keep their memory."""
+        """Servers keep their memory; a folder of weights that an update is about to replace is deleted."""
+        self._forget(None)
 
     def wake(self) -> None:
         """Servers are awake."""
@@ -185,32 +200,43 @@ class VllmServerEngine:
 
     # --- weights
 
-    def _connected(self, server: Server) -> str | None:
+    def _any_holds_our_weights(self) -> bool:
+        """Whether an earlier run may have changed the base of a server that can be reached."""
+        for server in self._servers.all:
+            with suppress(ServerUnavailableError):  # whether any can be reached is found out when weights are taken
+                if self._connect(server).version.startswith(OURS):
+                    return True
+        return False
+
+    def _connect(self, server: Server) -> ServerFacts:
+        return connect(self._section, server.endpoint, device=self._device, context=self._context)
+
+    def _connected(self, server: Server, published: PublishedWeights) -> str | None:
         """Find out what a server is before anything is pushed to it for the first time; why it cannot be reached."""
         if server.stamp is not None:
             return None
         try:
-            facts = server.facts = connect(self._settings, server.endpoint)
-            server.model, server.adapter = self._settings.model or facts.models[0], None
-            self._check_model(server, facts)
+            facts = server.facts = self._connect(server)
+            server.model, server.adapter = self._section.model or facts.models[0], None
+            self._check_model(server, facts, published)
         except ServerUnavailableError as error:
             server.facts = None
             return str(error)
         return None
 
-    def _check_model(self, server: Server, facts: ServerFacts) -> None:
+    def _check_model(self, server: Server, facts: ServerFacts, published: PublishedWeights) -> None:
         """A server that was never pushed to must hold the run's initial model: weights of other shapes crash it."""
-        if facts.version.startswith(self._model) or self._weights.version > 0:
+        if facts.version.startswith(self._name) or published.version > 0:
             return
         if facts.version.startswith(OURS):
             found = "weights of another model were pushed to it"
         else:
             try:
-                nats = difference(_OneServer(self, server), self._weights, self._probe)
+                nats = difference(_OneServer(self, server), probe_of(published))
             except ModelError as error:
                 found = str(error)
             else:
-                if nats <= TOLERANCES[self._dtype(facts)]:
+                if nats <= TOLERANCES[self._coarser_dtype(facts)]:
                     return
                 found = f"their log-probabilities differ by {nats:.3g} nats per token"
         raise InputError(
@@ -218,9 +244,9 @@ class VllmServerEngine:
             "model."
         )
 
-    def _dtype(self, facts: ServerFacts) -> str:
+    def _coarser_dtype(self, facts: ServerFacts) -> str:
         """The coarser of the server's and the learner's precision."""
-        return max(facts.dtype, self._settings.dtype, key=TOLERANCES.__getitem__)
+        return max(facts.dtype, self._dtype, key=TOLERANCES.__getitem__)
 
     def _check_takes_adapters(self) -> None:
         for server in self._servers.all:
@@ -230,24 +256,43 @@ class VllmServerEngine:
                     'and --enable-lora (docs/vllm.md), or use rollout.server.lora_sync = "merged".'
                 )
 
-    def _send(self, server: Server, stamp: str) -> None:
+    def _push(self, server: Server, published: PublishedWeights, stamp: str) -> None:
+        """Have a server take the weights, and name them."""
+        if isinstance(published.way, AdapterBytes):
+            self._push_adapter(server, published.way, stamp)
+        elif isinstance(published.way, WeightFolder):
+            server.endpoint.reload(str(published.way.path), stamp)
+            server.stamp = stamp
+        else:
+            self._send(server, published, stamp)
+
+    def _send(self, server: Server, published: PublishedWeights, stamp: str) -> None:
         """Have a server take the weights from this process's GPU."""
+        published.source()  # refused here, where nothing was started yet
         if server.transfer is None:
             assert server.facts is not None
-            address = self._settings.transfer_address
+            address = self._section.transfer_address
             server.transfer = NcclTransfer(server.endpoint, _Sent(self), server.facts.dtype, address)
         server.transfer.send()
         server.endpoint.set_version(stamp)
         server.stamp = stamp
 
-    def _push_adapter(self, server: Server, source: Path, stamp: str) -> None:
+    def _push_adapter(self, server: Server, adapter: AdapterBytes, stamp: str) -> None:
         """Have a server take an adapter under a new name, and its base where an earlier run may have changed that."""
-        if server.adapter is None and server.facts is not None and server.facts.version.startswith(OURS):
-            with self._new_folder(f"{stamp}-base") as base:
-                self._write(self._tensors.of(self._weights, merged=False), base)
-                server.endpoint.reload(str(base), stamp)
+        assert server.facts is not None
+        held = server.facts.version
+        if server.adapter is None and held.startswith(OURS) and not held.startswith(f"{self._name}{self._run}-"):
+            if adapter.base is None:
+                self._base_wanted = True
+                raise ServerUnavailableError(
+                    f"The vLLM server at {server.url} holds another run's weights, and the base of the adapter comes "
+                    "with the next update"
+                )
+            server.endpoint.reload(str(adapter.base), stamp)
         before = server.adapter
-        server.endpoint.load_adapter(stamp, str(source), stamp)
+        with self._new_folder(stamp) as source:
+            write_adapter(adapter, source)
+            server.endpoint.load_adapter(stamp, str(source), stamp)
         server.adapter = server.model = server.stamp = stamp
         if before is not None:
             server.endpoint.unload_adapter(before)
@@ -262,9 +307,12 @@ class VllmServerEngine:
         finally:
             shutil.rmtree(folder)
 
-    def _write(self, tensors: Iterator[tuple[str, Any]], folder: Path) -> None:
-        self._weights.save_description(folder)
-        write_weights(tensors, folder)
+    def _forget(self, following: PublishedWeights | None) -> None:
+        """Delete the folder of what was published before; it was kept for servers that come back."""
+        before, self._published = self._published, None
+        if before is not None and before is not following:
+            for folder in before.folders():
+                shutil.rmtree(folder)
 
     # --- requests
 
@@ -273,8 +321,8 @@ class VllmServerEngine:
     ) -> list[list[Any]]:
         _ = self.version
         self._servers.leave_out_overwritten()
-        if not self._servers.live:  # perhaps one is back
-            self.sync(self._weights)
+        if not self._servers.live and self._published is not None:  # perhaps one is back
+            self.take(self._published)
         return self._servers.run_all(requests, on_progress, check_stop)
 
     def _request(
@@ -300,10 +348,12 @@ class _Sent:
         self._engine = engine
 
     def described(self) -> list[tuple[str, tuple[int, ...]]]:
-        return self._engine._tensors.described()
+        return list(self._engine._model.shapes.items())
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        return self._engine._tensors.of(self._engine._weights)
+        published = self._engine._published
+        assert published is not None
+        return checked_tensors(published.source().named_tensors(), self._engine._model.shapes)
 
 
 class _OneServer:

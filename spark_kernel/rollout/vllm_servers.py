@@ -6,10 +6,10 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
+from spark_kernel.config.sections import ServerSection
 from spark_kernel.errors import EngineError, InputError, StopCheck
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.sync_check import TOLERANCES
@@ -21,32 +21,6 @@ STOP_SECONDS = 0.1
 """How often a wait for servers looks whether a stop was asked for."""
 ABORT_SECONDS = 10.0
 """How long a stop waits for servers to end their requests."""
-
-
-@dataclass(frozen=True, slots=True)
-class VllmServerSettings:
-    """Which servers, and how they are used.
-
-    `urls`: "http://host:port", one a server. `dtype`: of the learner's arithmetic. `context`: tokens of prompt and
-    output that a server must take; 0 while the model is not known. `model`: the name they serve under; None: whatever
-    each calls its own. `folder`: readable by the servers under the same path; None: a temporary folder of this
-    machine. `transfer`: "folder", or "nccl" for weights that go from GPU to GPU (`vllm_transfer`), with this machine's
-    `transfer_address` as the servers reach it. `device`: the learner's, as torch names its type. `timeout`: seconds
-    that one answer may take. `connections`: most requests under way at one server.
-    """
-
-    urls: tuple[str, ...]
-    dtype: str = "float32"
-    context: int = 0
-    model: str | None = None
-    api_key: str | None = field(default=None, repr=False)
-    folder: Path | None = None
-    adapter_only: bool = False
-    transfer: str = "folder"
-    transfer_address: str | None = None
-    device: str = "cpu"
-    timeout: float = 600.0
-    connections: int = 64
 
 
 @dataclass(slots=True)
@@ -94,23 +68,29 @@ class ServerRequest:
     images: tuple[str, ...]
 
 
-def connect(settings: VllmServerSettings, endpoint: VllmEndpoint) -> ServerFacts:
+def connect(section: ServerSection, endpoint: VllmEndpoint, *, device: str, context: int = 0) -> ServerFacts:
     """What a server says of itself, if it can be used.
+
+    Args:
+        section: the settings of servers.
+        endpoint: the server.
+        device: the type of the learner's device, as torch names it.
+        context: tokens of prompt and output that it must take; 0 while the model is not known.
 
     Raises:
         ServerUnavailableError: it cannot be reached.
         InputError: it is no server that can be trained with, serves another model, or has too short a context.
     """
     facts = endpoint.facts()
-    if settings.model is not None and settings.model not in facts.models:
+    if section.model is not None and section.model not in facts.models:
         raise InputError(
-            f"The server at {endpoint.url} serves {', '.join(facts.models)}, not {settings.model}: correct "
+            f"The server at {endpoint.url} serves {', '.join(facts.models)}, not {section.model}: correct "
             "rollout.server.model, or start the server with --served-model-name."
         )
-    if facts.context < settings.context:
+    if facts.context < context:
         raise InputError(
             f"The server at {endpoint.url} has a context of {facts.context} tokens, and prompt and output may take "
-            f"{settings.context}: start it with --max-model-len {settings.context}, or lower "
+            f"{context}: start it with --max-model-len {context}, or lower "
             "rollout.max_prompt_tokens or rollout.max_new_tokens."
         )
     if facts.dtype not in TOLERANCES:
@@ -118,38 +98,52 @@ def connect(settings: VllmServerSettings, endpoint: VllmEndpoint) -> ServerFacts
             f"The server at {endpoint.url} computes in {facts.dtype}: start it with --dtype and one of "
             f"{', '.join(TOLERANCES)}."
         )
-    if settings.transfer == BACKEND:
-        check_transfer(endpoint.url, facts.transfer, settings.device)
+    if section.transfer == BACKEND:
+        check_transfer(endpoint.url, facts.transfer, device)
     return facts
 
 
-def check_servers(settings: VllmServerSettings) -> None:
+def check_servers(section: ServerSection, *, api_key: str | None, device: str) -> None:
     """Whether any server can be used, found out before weights are loaded.
+
+    Args:
+        section: the settings of servers.
+        api_key: sent with every request.
+        device: the type of the learner's device.
 
     Raises:
         InputError: as `connect`, or none can be reached.
     """
     faults = []
-    for url in settings.urls:
-        endpoint = VllmEndpoint(url, settings.api_key, settings.timeout, 1)
+    for url in section.urls:
+        endpoint = VllmEndpoint(url, api_key, section.timeout_seconds, 1)
         try:
-            connect(settings, endpoint)
+            connect(section, endpoint, device=device)
         except ServerUnavailableError as error:
             faults.append(str(error))
         finally:
             endpoint.close()
-    if len(faults) == len(settings.urls):
+    if len(faults) == len(section.urls):
         raise InputError(f"{'; '.join(faults)}: start it (docs/vllm.md), or correct rollout.server.urls.")
 
 
 class Servers:
-    """The servers of a run. `remark` is told of every one that is left out."""
+    """The servers of a run.
 
-    def __init__(self, settings: VllmServerSettings, remark: Callable[[str], None]) -> None:
-        self._settings = settings
+    Args:
+        section: which they are, and how they are asked.
+        api_key: sent with every request.
+        context: most tokens of prompt and output together that the run needs.
+        remark: told of every server that is left out.
+    """
+
+    def __init__(
+        self, section: ServerSection, *, api_key: str | None, context: int, remark: Callable[[str], None]
+    ) -> None:
+        self._connections, self._context = section.connections, context
         self._remark = remark
         self.all = [
-            Server(VllmEndpoint(url, settings.api_key, settings.timeout, settings.connections)) for url in settings.urls
+            Server(VllmEndpoint(url, api_key, section.timeout_seconds, section.connections)) for url in section.urls
         ]
 
     @property
@@ -161,7 +155,7 @@ class Servers:
     def context(self) -> int:
         """Most tokens that every reached server takes; the run's own bound where none was reached."""
         contexts = [server.facts.context for server in self.all if server.facts is not None]
-        return min(contexts, default=self._settings.context)
+        return min(contexts, default=self._context)
 
     def leave_out(self, server: Server, error: ServerUnavailableError) -> None:
         """Use a server no more until it is pushed to again."""
@@ -204,7 +198,7 @@ class Servers:
         if not live:
             raise self.none_left("all are left out")
         under_way: dict[str, Server] = {}
-        pools = [ThreadPoolExecutor(self._settings.connections, thread_name_prefix="vllm") for _ in live]
+        pools = [ThreadPoolExecutor(self._connections, thread_name_prefix="vllm") for _ in live]
         futures: list[list[Future[Any]]] = []
         try:
             for index, group in enumerate(requests):

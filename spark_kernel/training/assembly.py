@@ -14,6 +14,7 @@ from spark_kernel.learner.optimizers import STATE_BYTES, check_optimizer
 from spark_kernel.learner.selection import planned_steps
 from spark_kernel.learner.torch_learner import TorchLearner
 from spark_kernel.models import memory
+from spark_kernel.models.description import ModelDescription
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.preflight import Preflight, check_memory
 from spark_kernel.problems.checked_stream import make_stream
@@ -33,7 +34,7 @@ class Parts:
     the weights were loaded, None where none could be made. `remarks`: what the engine has to say.
     """
 
-    policy: Policy
+    model: ModelDescription
     engine: RolloutEngine
     learner: Learner
     stream: ProblemStream
@@ -45,7 +46,7 @@ class Parts:
     @property
     def for_evaluation(self) -> EvaluationParts:
         """What an evaluation needs of them."""
-        return EvaluationParts(self.policy, self.engine, self.stream, self.pool, self.config, self.remarks)
+        return EvaluationParts(self.model, self.engine, self.stream, self.pool, self.config, self.remarks)
 
     def close(self) -> None:
         """Release worker processes and engine; calling it twice is fine."""
@@ -74,7 +75,7 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
         learner = make_learner(config, policy, images_root)
         remarks = Remarks()
         engine = make_engine(config, policy, remarks)
-        return Parts(policy, engine, learner, stream, pool, config, preflight, remarks)
+        return Parts(policy.description, engine, learner, stream, pool, config, preflight, remarks)
     except BaseException:
         pool.close()
         raise

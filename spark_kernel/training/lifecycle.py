@@ -140,7 +140,7 @@ def fork_run(
         checkpoint, _ = _newest_checkpoint(parent, at, in_flight=False)
         if checkpoint is not None:
             parts.learner.load(checkpoint.path)
-            parts.engine.sync(parts.policy)
+            parts.engine.take(parts.learner.publish(parts.engine.wanted))
             state = _stored_state(checkpoint)
         elif first_round(info) > 1:
             raise RunFolderError(f"{parent} is a fork without a sound checkpoint: it cannot be forked again.")
@@ -177,7 +177,7 @@ def _trainer_at(
     if checkpoint is not None:
         parts.learner.load(checkpoint.path)
         if not parts.learner.in_update:
-            parts.engine.sync(parts.policy)
+            parts.engine.take(parts.learner.publish(parts.engine.wanted))
         state = _stored_state(checkpoint)
     elif state.completed:
         raise RunFolderError(f"{writer.path} is a fork whose checkpoints are gone or damaged: fork it anew.")

@@ -363,7 +363,7 @@ class Trainer:
             flight.updates.append(result[0])
             self._unrecorded = ((flight.round, flight.stage), result)
         self.parts.engine.wake()
-        self.parts.engine.sync(self.parts.policy)
+        self.parts.engine.take(self.parts.learner.publish(self.parts.engine.wanted))
         return self._unrecorded[1]
 
     def _handed(self, stage: Stage, groups: Sequence[Group] | None) -> list[Group]:
@@ -374,7 +374,7 @@ class Trainer:
             self.parts.engine,
             tasks,
             self.config.rollout,
-            context_length=self.parts.policy.loaded.context_length,
+            context_length=self.parts.model.context_length,
             images_root=self.writer.path,
         )
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from spark_kernel.models.policy import Policy
+from spark_kernel.models.published_weights import PublishedWeights, Wanted
+from spark_kernel.models.publishing import publish_weights
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import ImagePart, Message, TextPart
 from spark_kernel.rollout.engine import Completion, Sampling
@@ -113,6 +115,11 @@ def assert_images_as_learner(engine: Any, policy: Policy, asked: Sequence[Prompt
     return swapped
 
 
+def synced(engine: Any, policy: Any) -> None:
+    """The engine takes what the policy (or a tampered one) publishes."""
+    engine.take(policy.publish(engine.wanted))
+
+
 class Tampered:
     """A policy that pushes other tensors than it computes with; `pushed` are the names of the last full push."""
 
@@ -123,6 +130,9 @@ class Tampered:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
+
+    def publish(self, wanted: Wanted = Wanted()) -> PublishedWeights:
+        return publish_weights(self, wanted)
 
     def named_tensors(self, *, merged: bool = True) -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in self._policy.named_tensors(merged=merged):

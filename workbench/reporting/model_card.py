@@ -65,10 +65,13 @@ class Card:
     @property
     def evaluations(self) -> dict[int, Mapping[str, Any]]:
         """The first and the last held-out evaluation up to these weights, by round; a fork's first is its parent's."""
-        found = dict.fromkeys(self.reader.evaluations, self.reader.evaluation)
         inherited = self.reader.path / INHERITED
-        for number in list_evaluations(inherited):
-            found.setdefault(number, lambda round: read_evaluation_report(evaluation_folder(inherited, round)))
+
+        def of_parent(round: int) -> dict[str, Any]:
+            return read_evaluation_report(evaluation_folder(inherited, round))
+
+        found: dict[int, Callable[[int], Mapping[str, Any]]] = dict.fromkeys(list_evaluations(inherited), of_parent)
+        found |= dict.fromkeys(self.reader.evaluations, self.reader.evaluation)
         rounds = sorted(number for number in found if number <= self.source.round)
         return {number: found[number](number) for number in dict.fromkeys((*rounds[:1], *rounds[-1:]))}
 
