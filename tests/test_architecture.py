@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("spark_kernel", "workbench", "benchmarks")
-BARE_MACHINE = {"torch", "transformers", "peft", "safetensors", "PIL", "packaging", "httpx"}
-"""What objective, learner and rollout may need: torch, its models, and what these bring along anyway."""
+BARE_MACHINE = {"torch", "transformers", "peft", "safetensors", "PIL", "packaging", "httpx", "pydantic", "yaml"}
+"""What objective, learner and rollout may need: torch, its models, what these bring along anyway, and the schema."""
 CHOSEN_BY_NAME = {"vllm", "bitsandbytes"}
 """An engine or optimizer of the user's choice, imported when it is made."""
 
