@@ -28,7 +28,7 @@ def test_faithful_sets_every_difference_that_the_specification_lists() -> None:
     config = load_config("faithful")
     assert not config.recycle.re_evaluation
     assert not config.recycle.balance_pointwise
-    assert (config.judge_quota, config.reflection_quota, config.recycle.minimum) == (32, 32, 64)
+    assert (config.quotas.judge, config.quotas.reflection, config.recycle.minimum) == (32, 32, 64)
     assert config.recycle.max_age is None
     assert (config.recycle.order, config.recycle.judge_view) == ("fifo", "answer")
     assert config.recycle.reflection_correct_share == 0.0

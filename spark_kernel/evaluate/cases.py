@@ -164,10 +164,10 @@ def by_problem(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
     return grouped
 
 
-def too_long(case: Case) -> Exclusion:
+def too_long(case: Case, tokens: int, limit: int) -> Exclusion:
     """The exclusion of a case whose prompt does not fit."""
-    task = case.task
-    return Exclusion(task.round, STAGE, ExclusionReason.PROMPT_TOO_LONG, task.id, task.kind)
+    task, detail = case.task, f"{tokens} tokens, {limit} fit"
+    return Exclusion(task.round, STAGE, ExclusionReason.PROMPT_TOO_LONG, task.id, task.kind, detail)
 
 
 def _candidate(group: Group, rollout: Rollout) -> Candidate:

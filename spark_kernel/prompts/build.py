@@ -14,7 +14,8 @@ from random import Random
 from spark_kernel.keyed_random import content_hash, keyed_random
 from spark_kernel.prompts.examples import example_turns
 from spark_kernel.prompts.templates import Template, templates_of
-from spark_kernel.prompts.verdicts import read_answer, strip_thinking
+from spark_kernel.prompts.thinking import final_part
+from spark_kernel.prompts.verdicts import read_answer
 from spark_kernel.records import (
     ImagePart,
     Kind,
@@ -150,13 +151,13 @@ def reflection_prompt(problem: Problem, text: str, view: View, rng: Random) -> W
 
 
 def show(text: str, view: View) -> str:
-    """What a prompt shows of a response: its last box's content (answer view), or all of it.
+    """What a prompt shows of a response: its last box's content (answer view), or all that is outside thoughts.
 
-    Answer view is used only where an answer was found; a response without one is shown as "(no answer)".
+    No view shows thinking. A response without an answer, or in full view of nothing but thoughts, is shown as
+    "(no answer)".
     """
-    if view is View.FULL:
-        return text.strip()
-    return read_answer(text) or "(no answer)"
+    shown = final_part(text).strip() if view is View.FULL else read_answer(text)
+    return shown or "(no answer)"
 
 
 def draw_letters(rng: Random) -> Mapping[str, str]:
@@ -242,7 +243,7 @@ def _is_correct(rollout: Rollout) -> bool:
 
 def _defuse(text: str) -> str:
     """Model text that can no longer be taken for our tags, for an image, or for a chat's control token (`<|...|>`)."""
-    return CONTROL_TOKEN.sub("< ", OWN_TAG.sub(r"&lt;\1", strip_thinking(text)))
+    return CONTROL_TOKEN.sub("< ", OWN_TAG.sub(r"&lt;\1", final_part(text)))
 
 
 def _joined(parts: list[TextPart | ImagePart]) -> tuple[TextPart | ImagePart, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from spark_kernel.config import RunConfig
+from spark_kernel.evaluate.leaks import Trained, check_not_trained
 from spark_kernel.evaluate.parts import EvaluationParts
 from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.optimizers import STATE_BYTES, check_optimizer
@@ -107,11 +108,16 @@ def learner_settings(config: RunConfig) -> LearnerSettings:
     )
 
 
-def assemble(config: RunConfig, *, images_root: Path) -> Parts:
+def assemble(config: RunConfig, *, images_root: Path, trained: Trained | None = None) -> Parts:
     """Load and build everything a run needs; cheap checks come before the weights are loaded.
 
+    Args:
+        images_root: the folder that the paths of problems' images start from.
+        trained: what was trained on before this run, of a fork.
+
     Raises:
-        InputError: anything about the configuration, problems or model that cannot work.
+        InputError: anything about the configuration, problems or model that cannot work, or a problem that is held out
+            and was trained on.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -121,6 +127,9 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
     pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
     try:
         stream = make_stream(config, pool)
+        if trained is not None and config.evaluation.every:
+            chosen = stream.held_out(config.evaluation.problems, seed=config.seed)
+            check_not_trained(chosen, trained, config.problems.held_out_fraction)
         preflight = check_memory(config.model, memory_demand(config))
         policy = load_policy(config.model, seed=config.seed)
         if config.model.gradient_checkpointing:
