@@ -149,7 +149,7 @@ class Task:
     """One prompt for the model, with the label its outputs are scored against.
 
     `label`: the gold answer (solve, reflection), "Yes"/"No" (pointwise) or "A"/"B" (pairwise).
-    `label_map`: for a pointwise prompt that asks for letters, what each letter means, e.g. {"A": "No", "B": "Yes"}.
+    `label_map`: where a judge is asked for other words, what each means: {"A": "No", "B": "Yes"}, {"first": "A", ...}.
     `gold_position`: pairwise only, "A" or "B": where the correct candidate stands.
     `sources`: ids of the rollouts the task was made from, in the order they are shown.
     `source_policy_version`: the policy version that wrote those rollouts.

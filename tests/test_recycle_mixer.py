@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spark_kernel.recycle.settings import RecycleSettings
 
+from spark_kernel.config import Quotas
+from spark_kernel.config.sections import RecycleSection
 from spark_kernel.records import ExclusionReason, Group, Kind, Recycled
 from spark_kernel.recycle.recycle import re_evaluate, recycle
 from tests.helpers.recycling import (
     CODES,
     SOURCES,
+    changed,
     everything_fits,
     make_groups,
     make_reflections,
     plausible,
     problems_of,
+    quotas_of,
     settings_of,
 )
 
+DEFAULT = settings_of()
+NO_PAIRS = settings_of(pairwise=False)
 POINTWISE_ONLY = settings_of(pairwise=False, reflection=False)
 REFLECTION_ONLY = settings_of(pointwise=False, pairwise=False)
 any_codes = st.lists(st.text(alphabet=CODES, min_size=1, max_size=6), max_size=20)
 seeds = st.integers(0, 2**31 - 1)
 
 
-def run(groups: list[Group], settings: RecycleSettings, seed: int = 0, round: int = 1) -> Recycled:
-    return recycle(groups, problems_of(groups), settings, seed=seed, round=round, fits=everything_fits)
+def run(groups: list[Group], settings: RecycleSection, seed: int = 0, round: int = 1) -> Recycled:
+    return recycle(
+        groups, problems_of(groups), settings, quotas_of(settings), seed=seed, round=round, fits=everything_fits
+    )
 
 
 def labels(recycled: Recycled) -> Counter[str]:
@@ -88,7 +94,7 @@ def test_one_sided_labels_leave_no_pointwise_task() -> None:
 
 
 def test_without_balance_labels_follow_the_groups() -> None:
-    recycled = run(make_groups(["cc"] * 5 + ["ww"]), replace(POINTWISE_ONLY, balance_pointwise=False))
+    recycled = run(make_groups(["cc"] * 5 + ["ww"]), changed(POINTWISE_ONLY, balance_pointwise=False))
     assert labels(recycled) == {"Yes": 5, "No": 1}
     assert recycled.balance_before == recycled.balance_after == {"Yes": 5, "No": 1}
 
@@ -96,7 +102,7 @@ def test_without_balance_labels_follow_the_groups() -> None:
 def test_re_evaluations_are_balanced_too() -> None:
     groups, sources = make_reflections(["wccc"] * 9 + ["wwww"] * 4)
     recycled = re_evaluate(
-        groups, problems_of(groups), sources, settings_of(pairwise=False), seed=0, round=1, fits=everything_fits
+        groups, problems_of(groups), sources, NO_PAIRS, quotas_of(NO_PAIRS), seed=0, round=1, fits=everything_fits
     )
     assert labels(recycled) == {"Yes": 4, "No": 4}
 
@@ -111,7 +117,7 @@ def test_re_evaluations_are_balanced_too() -> None:
     ],
 )
 def test_the_share_of_correct_sources_is_kept(codes: list[str], share: float) -> None:
-    recycled = run(make_groups(codes), replace(REFLECTION_ONLY, reflection_correct_share=share))
+    recycled = run(make_groups(codes), changed(REFLECTION_ONLY, reflection_correct_share=share))
     correct = sum(task.source_correct[0] for task in recycled.tasks)
     assert abs(correct - share * len(recycled.tasks)) <= 2
     mixed = [task.source_correct[0] for task in recycled.tasks if task.source_group_mixed]
@@ -144,7 +150,7 @@ def test_reflections_from_wrong_sources_are_never_given_up_for_the_share(codes: 
 
 
 def test_a_share_of_one_takes_correct_sources_only() -> None:
-    settings = replace(REFLECTION_ONLY, reflection_correct_share=1.0)
+    settings = changed(REFLECTION_ONLY, reflection_correct_share=1.0)
     recycled = run(make_groups(["cw", "cc", "ww"]), settings)
     assert [task.source_correct for task in recycled.tasks] == [(True,), (True,)]
     assert {e.reason for e in recycled.exclusions if e.kind is Kind.REFLECTION} == {ExclusionReason.NOT_SELECTED}
@@ -174,7 +180,10 @@ def test_default_caps_leave_what_borrowing_could_use_and_prefer_mixed_groups() -
 def test_re_evaluations_stay_within_j() -> None:
     groups, sources = make_reflections(["wcw"] * 30)
     recycled = re_evaluate(
-        groups, problems_of(groups), sources, settings_of(judge_quota=16), seed=0, round=1, fits=everything_fits
+        groups, problems_of(groups), sources, DEFAULT, Quotas(16, 10**6), seed=0, round=1, fits=everything_fits
     )
     assert len(recycled.tasks) == 16
-    assert Counter(e.reason for e in recycled.exclusions) == {ExclusionReason.CAPPED: 44}
+    assert Counter(e.reason for e in recycled.exclusions) == {
+        ExclusionReason.BALANCE: 30,  # in every pair the reflection is right
+        ExclusionReason.CAPPED: 14,
+    }

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spark_kernel.recycle.settings import RecycleSettings
 
+from spark_kernel.config.sections import RecycleSection
 from spark_kernel.errors import InputError, PhaseError
 from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Origin, Recycled, Task, View
 from spark_kernel.recycle.recycle import re_evaluate, recycle
@@ -18,6 +18,7 @@ from tests.helpers.recycling import (
     CODES,
     GOLD,
     SOURCES,
+    changed,
     everything_fits,
     make_group,
     make_groups,
@@ -25,24 +26,29 @@ from tests.helpers.recycling import (
     make_rollout,
     plausible,
     problems_of,
+    quotas_of,
     rollouts_of,
     settings_of,
 )
 
 FAITHFUL = settings_of("faithful")
 DEFAULT = settings_of()
-NO_BALANCE = replace(DEFAULT, balance_pointwise=False)
+NO_BALANCE = changed(DEFAULT, balance_pointwise=False, balance_pairs=False)
 JUDGES = (Kind.POINTWISE, Kind.PAIRWISE)
 group_codes = st.text(alphabet=CODES, min_size=1, max_size=8)
 
 
-def run(groups: list[Group], settings: RecycleSettings, seed: int = 0, round: int = 5) -> Recycled:
-    return recycle(groups, problems_of(groups), settings, seed=seed, round=round, fits=everything_fits)
+def run(groups: list[Group], settings: RecycleSection, seed: int = 0, round: int = 5) -> Recycled:
+    return recycle(
+        groups, problems_of(groups), settings, quotas_of(settings), seed=seed, round=round, fits=everything_fits
+    )
 
 
-def run_re_evaluation(codes: list[str], settings: RecycleSettings = NO_BALANCE, seed: int = 0) -> Recycled:
+def run_re_evaluation(codes: list[str], settings: RecycleSection = NO_BALANCE, seed: int = 0) -> Recycled:
     groups, sources = make_reflections(codes)
-    return re_evaluate(groups, problems_of(groups), sources, settings, seed=seed, round=5, fits=everything_fits)
+    return re_evaluate(
+        groups, problems_of(groups), sources, settings, quotas_of(settings), seed=seed, round=5, fits=everything_fits
+    )
 
 
 def judge_of(recycled: Recycled) -> Task | Exclusion:
@@ -200,7 +206,7 @@ def test_an_answer_that_no_prompt_can_show_is_no_source() -> None:
 def test_a_kind_that_is_off_leaves_mixed_groups_to_the_other(
     pointwise: bool, pairwise: bool, expected: dict[str, set[str]]
 ) -> None:
-    settings = replace(NO_BALANCE, pointwise=pointwise, pairwise=pairwise, reflection=False)
+    settings = changed(NO_BALANCE, pointwise=pointwise, pairwise=pairwise, reflection=False)
     for row, codes in (("mixed", "cw"), ("uniform", "ww")):
         recycled = run(make_groups([codes] * 60), settings)
         found = {str(t.kind) for t in recycled.tasks}
@@ -218,7 +224,7 @@ def test_a_kind_that_is_off_leaves_mixed_groups_to_the_other(
 def test_a_pair_with_equal_answers_is_rejected(one: str, two: str) -> None:
     group = make_group("p", "cw")
     group = group.with_rollouts((make_rollout(group.task.id, 0, "c", one), make_rollout(group.task.id, 1, "w", two)))
-    excluded = judge_of(run([group], replace(DEFAULT, mixed_pairwise_share=1.0)))
+    excluded = judge_of(run([group], changed(DEFAULT, mixed_pairwise_share=1.0)))
     assert isinstance(excluded, Exclusion)
     assert excluded.reason is ExclusionReason.EQUAL_ANSWERS
 
@@ -230,7 +236,7 @@ def test_a_pair_is_drawn_from_those_whose_answers_differ() -> None:
         tuple(make_rollout(group.task.id, i, code, answers[i]) for i, code in enumerate("cwcw"))
     )
     for seed in range(30):
-        task = judge_of(run([group], replace(DEFAULT, mixed_pairwise_share=1.0), seed))
+        task = judge_of(run([group], changed(DEFAULT, mixed_pairwise_share=1.0), seed))
         assert isinstance(task, Task)
         assert f"{group.task.id}-3" in task.sources
 
@@ -263,7 +269,9 @@ def test_only_solve_groups_are_recycled_and_only_first_reflections_re_evaluated(
     ]
     assert run(groups, DEFAULT) == Recycled((), (), {"Yes": 0, "No": 0}, {"Yes": 0, "No": 0})
     again = [*groups[:2], make_group("3", "cw", kind=Kind.REFLECTION, origin=Origin.REFLECTION), make_group("4", "cw")]
-    found = re_evaluate(again, problems_of(again), {}, DEFAULT, seed=0, round=1, fits=everything_fits)
+    found = re_evaluate(
+        again, problems_of(again), {}, DEFAULT, quotas_of(DEFAULT), seed=0, round=1, fits=everything_fits
+    )
     assert not found.tasks
     assert not found.exclusions
 
@@ -274,7 +282,7 @@ def test_an_unverified_group_and_a_missing_problem_are_refused() -> None:
     with pytest.raises(PhaseError, match="verify before recycling"):
         run([unscored], DEFAULT)
     with pytest.raises(InputError, match="problem-p"):
-        recycle([group], {}, DEFAULT, seed=0, round=1, fits=everything_fits)
+        recycle([group], {}, DEFAULT, quotas_of(DEFAULT), seed=0, round=1, fits=everything_fits)
 
 
 @given(first=st.sampled_from(CODES), codes=group_codes, seed=st.integers(0, 2**31 - 1))
@@ -306,13 +314,17 @@ def test_re_evaluation_pairs_stand_in_fair_order_and_equal_ones_are_rejected() -
     groups, sources = make_reflections(["wc"])
     (first,) = sources
     sources[first] = make_rollout("solve-0", 99, "w", "right-0")
-    found = re_evaluate(groups, problems_of(groups), sources, DEFAULT, seed=0, round=1, fits=everything_fits)
+    found = re_evaluate(
+        groups, problems_of(groups), sources, DEFAULT, quotas_of(DEFAULT), seed=0, round=1, fits=everything_fits
+    )
     assert ExclusionReason.EQUAL_ANSWERS in {e.reason for e in found.exclusions}
 
 
 def test_a_first_answer_that_is_not_at_hand_costs_the_pair_only() -> None:
     groups, _ = make_reflections(["wcw"])
-    found = re_evaluate(groups, problems_of(groups), {}, NO_BALANCE, seed=0, round=1, fits=everything_fits)
+    found = re_evaluate(
+        groups, problems_of(groups), {}, NO_BALANCE, quotas_of(NO_BALANCE), seed=0, round=1, fits=everything_fits
+    )
     assert [task.kind for task in found.tasks] == [Kind.POINTWISE]
     assert [(e.reason, e.kind) for e in found.exclusions] == [(ExclusionReason.NO_SOURCE, Kind.PAIRWISE)]
     assert "solve-0-99" in found.exclusions[0].detail
@@ -327,6 +339,6 @@ def test_a_first_answer_that_is_not_at_hand_costs_the_pair_only() -> None:
     ],
 )
 def test_re_evaluation_respects_its_switches(changes: dict[str, bool], off: set[Kind]) -> None:
-    recycled = run_re_evaluation(["wcw"], replace(NO_BALANCE, **changes))
+    recycled = run_re_evaluation(["wcw"], changed(NO_BALANCE, **changes))
     assert {e.kind for e in recycled.exclusions if e.reason is ExclusionReason.KIND_OFF} == off
     assert {task.kind for task in recycled.tasks} == {Kind.POINTWISE, Kind.PAIRWISE} - off
