@@ -184,7 +184,7 @@ def test_what_a_template_is_given_decides_whether_it_opens_a_thought(tmp_path: P
     assert encoder.opened_thought == "<think>\n"
     off = load_policy(ModelSection(path=str(tmp_path), chat_template_kwargs={"enable_thinking": False})).encoder
     assert off.opened_thought == ""
-    assert off.chat_text([Message.of("user", "?")]).endswith("<think>\n\n</think>\n\n")
+    assert off.chat_text([Message.of("user", "?")]).endswith("</think>\n\n")
 
 
 def test_an_output_without_any_thought_is_as_before(tmp_path: Path) -> None:

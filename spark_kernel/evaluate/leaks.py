@@ -52,12 +52,27 @@ def trained_problems(run: Path, last_round: int) -> Trained:
     return Trained(found, f"{run} up to round {last_round}", complete)
 
 
+def check_known(trained: Trained, *, other_problems: bool) -> None:
+    """Refuse other problems where nobody knows what was trained on.
+
+    Raises:
+        InputError: settings of problems differ, and the run does not say what the runs before it trained on.
+    """
+    if other_problems and not trained.complete:
+        raise InputError(
+            f"{trained.of} goes on from a run whose problems are not on record (an older version made the fork), "
+            "so nobody can say whether other held-out problems were trained on: leave problems.* as they are."
+        )
+
+
 def write_trained(trained: Trained, run: Path) -> None:
-    """Put down in a fork's folder what the runs before it trained on.
+    """Put down in a fork's folder what the runs before it trained on, where that is known.
 
     Raises:
         RunFolderError: disk full or not writable.
     """
+    if not trained.complete:
+        return
     folder = run / INHERITED / TRAINED
     folder.mkdir(parents=True)
     write_table(folder, "problems", problems_table(0, trained.problems.values()))

@@ -17,7 +17,7 @@ from spark_kernel.config import RunConfig, load_config, merge_settings, validate
 from spark_kernel.errors import InputError, StopCheck
 from spark_kernel.evaluate.frozen import FrozenPool, frozen_pool
 from spark_kernel.evaluate.held_out import HeldOutEvaluation
-from spark_kernel.evaluate.leaks import Trained, trained_problems
+from spark_kernel.evaluate.leaks import Trained, check_known, trained_problems
 from spark_kernel.evaluate.parts import assemble_for_evaluation
 from spark_kernel.evaluate.policy_evaluation import evaluate_policy
 from spark_kernel.models.load import resolve_model
@@ -97,17 +97,16 @@ def checkpoint_subject(run: Path, round: int | None, overrides: Mapping[str, Any
             raise InputError(f"{run} has no checkpoint of a finished round yet: --round 0 takes its initial model.")
         found, damaged = find_sound_checkpoint(run, round)
         checkpoint, round = found.path, found.round
+    trained = trained_problems(run, round)
+    check_known(trained, other_problems=config.problems != own.problems)
     return Subject(
         config=config,
         checkpoint=checkpoint,
         round=round,
         parent=ParentRun(info.name, round),
         frozen=frozen_pool((run, run / INHERITED), round),
-        trained=(trained := trained_problems(run, round)),
-        notes=(
-            *(f"{sentence} An older one is taken." for sentence in damaged),
-            *(() if trained.complete else (f"{run} does not say what the runs before it trained on: not checked.",)),
-        ),
+        trained=trained,
+        notes=tuple(f"{sentence} An older one is taken." for sentence in damaged),
     )
 
 

@@ -29,7 +29,7 @@ from spark_kernel.records import (
 )
 
 IMAGE_MARK = "<image>"
-PLACE = re.compile(r"\{(question|candidate|first|second|a|b)\}")
+PLACE = re.compile(r"(?<!\\boxed)\{(question|candidate|first|second|a|b)\}")
 OWN_TAG = re.compile(
     r"<(\s*/?\s*(?:problem|answer|answer_a|answer_b|first_answer|second_answer|image)\b)", re.IGNORECASE
 )

@@ -17,7 +17,7 @@ from spark_kernel.records import Kind, Message, Problem
 
 META = "worked_examples"
 """The key of a problem's meta that asks for examples."""
-PLACE = re.compile(r"\{(question|candidate|first|second|a|b)\}")
+PLACE = re.compile(r"(?<!\\boxed)\{(question|candidate|first|second|a|b)\}")
 
 
 @dataclass(frozen=True, slots=True)

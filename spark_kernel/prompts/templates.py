@@ -1,7 +1,8 @@
 r"""The prompts: plain, neutral, several per kind. Ours; every one asks for exactly one `\boxed{}`.
 
 Tags delimit the problem and the candidate. `{question}`, `{candidate}`, `{first}`, `{second}`, `{a}` and `{b}` are
-filled by `prompts.build`, which keeps images apart from text and defuses tags inside model text.
+filled by `prompts.build`, which keeps images apart from text and defuses tags inside model text; what is in a box is
+no place.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import torch
 from spark_kernel.config import RunConfig, merge_settings, validate_config
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.evaluate.frozen import frozen_pool
-from spark_kernel.evaluate.leaks import trained_problems, write_trained
+from spark_kernel.evaluate.leaks import check_known, trained_problems, write_trained
 from spark_kernel.learner.checkpoint import STATE_FOLDER, load_learner, save_learner
 from spark_kernel.learner.learner import Learner
 from spark_kernel.models.precision import check_precision
@@ -143,6 +143,7 @@ def fork_run(
     if checkpoint is None and first_round(info) > 1:
         raise RunFolderError(f"{parent} is a fork without a sound checkpoint: it cannot be forked again.")
     trained = trained_problems(parent, at)
+    check_known(trained, other_problems=config.problems != old.problems and config.evaluation.every > 0)
     parts = assemble(config, images_root=run, trained=trained)
     try:
         settings = parts.config.to_yaml()
@@ -154,9 +155,9 @@ def fork_run(
         shutil.copytree(parent / IMAGES, run / IMAGES, dirs_exist_ok=True)
         state = _brought_to(at, checkpoint, parts, old, writer, history, listeners)
         take_over(state, parts.config, old, history)
-        trainer = Trainer(parts.config, writer, parts, state, listeners, history)
-        _copy_history(trainer, history)
+        _copy_history(state, run, history, shares_pool=_shares_pool(parts, history))
         write_trained(trained, run)
+        trainer = Trainer(parts.config, writer, parts, state, listeners)
         trainer.checkpoint()
         return trainer
     except BaseException:
@@ -261,16 +262,16 @@ def _beginning(completed: int) -> TrainerState:
     return TrainerState(completed, 0, TaskQueue(), RoundState(round=completed + 1))
 
 
-def _copy_history(trainer: Trainer, history: Sequence[Path]) -> None:
+def _copy_history(state: TrainerState, run: Path, history: Sequence[Path], *, shares_pool: bool) -> None:
     """Copy what the fork still needs of its parent: rounds whose tasks wait, and the first evaluation."""
-    inherited = trainer.writer.path / INHERITED
-    wanted = {task.round for task in trainer.state.queue.tasks}
+    inherited = run / INHERITED
+    wanted = {task.round for task in state.queue.tasks}
     for number in sorted(wanted):
         for folder in history:
             if (folder / ROUNDS / numbered(number)).is_dir():
                 shutil.copytree(folder / ROUNDS / numbered(number), inherited / ROUNDS / numbered(number))
                 break
-    if not _shares_pool(trainer, history):
+    if not shares_pool:
         return
     for folder in reversed(history):
         evaluated = list_numbers(folder / EVALUATIONS)
@@ -280,10 +281,10 @@ def _copy_history(trainer: Trainer, history: Sequence[Path]) -> None:
             break
 
 
-def _shares_pool(trainer: Trainer, history: Sequence[Path]) -> bool:
+def _shares_pool(parts: Parts, history: Sequence[Path]) -> bool:
     """Whether the parent's frozen pool is about problems that the fork evaluates; else the fork makes its own."""
-    config = trainer.config
+    config = parts.config
     if not config.evaluation.every:
         return True
-    evaluated = trainer.parts.stream.held_out(config.evaluation.problems, seed=config.seed)
+    evaluated = parts.stream.held_out(config.evaluation.problems, seed=config.seed)
     return bool(frozen_pool((Path(), *history), 0).of(evaluated))
