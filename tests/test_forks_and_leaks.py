@@ -30,7 +30,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(base: Path) -> Path:
     """Three rounds of 6 of about 32 problems, with checkpoints after 0, 2 and 3 and an evaluation of 6."""
-    config = tiny_config(base, rounds=3, evaluation__every=3, evaluation__problems=6)
+    config = tiny_config(base, rounds=3, evaluation__every=3, evaluation__problems=6, evaluation__samples=8)
     with start_run(config, base / "run") as trainer:
         trainer.train()
     return base / "run"
@@ -73,7 +73,7 @@ def test_eval_at_an_earlier_round_counts_what_was_trained_on_until_then(run: Pat
 
 
 def test_a_fork_refuses_them_too_also_what_its_grandparents_trained_on(run: Path, tmp_path: Path) -> None:
-    larger = {"problems": {"held_out_fraction": 0.7}, "evaluation": {"problems": 40}}
+    larger = {"problems": {"held_out_fraction": 0.7, "per_round": 2}, "evaluation": {"problems": 40}}
     with pytest.raises(InputError, match=r"held-out problems were trained on by .*run up to round 3"):
         fork_run(run, None, tmp_path / "no", larger)
     assert not (tmp_path / "no").exists()
@@ -129,15 +129,15 @@ def test_a_curriculum_by_fork_works(run: Path, tmp_path: Path, at: int) -> None:
 
 
 def test_a_fork_that_evaluates_fewer_problems_keeps_what_of_the_pool_is_evaluated(run: Path, tmp_path: Path) -> None:
-    with fork_run(run, None, tmp_path / "fork", {"evaluation": {"problems": 2, "every": 1}, "rounds": 4}) as trainer:
+    with fork_run(run, None, tmp_path / "fork", {"evaluation": {"problems": 3, "every": 1}, "rounds": 4}) as trainer:
         heard: list[str] = []
         trainer.listeners.append(lambda e: heard.append(str(e.data.get("text", ""))) if e.name == "remark" else None)
         trainer.train()
     reader = RunReader(tmp_path / "fork")
     asked = {row["problem_id"] for row in reader.table("eval_tasks", [4]).to_pylist()}
-    assert len(asked) == 2
+    assert len(asked) == 3
     assert any(line.startswith("frozen/") for line in reader.evaluation(4)["lines"])
-    assert any("The frozen lines hold 2 of the" in text for text in heard)
+    assert any("The frozen lines hold 3 of the" in text for text in heard)
     assert main(["eval", str(tmp_path / "fork"), "--round", "4", "--out", str(tmp_path / "again")]) == 0
     assert RunReader(tmp_path / "again").evaluation(4) == reader.evaluation(4)
 

@@ -63,7 +63,7 @@ def assemble_for_evaluation(
     pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
     try:
         one = config.problems.model_copy(update={"per_round": 1})
-        stream = make_stream(config if checkpoint else config.model_copy(update={"problems": one}), pool)
+        stream = make_stream(config.model_copy(update={"problems": one}), pool)
         if trained is not None:
             chosen = stream.held_out(config.evaluation.problems, seed=config.seed)
             check_not_trained(chosen, trained, config.problems.held_out_fraction)

@@ -125,7 +125,7 @@ def model_subject(model: str, preset: str | Path, overrides: Mapping[str, Any]) 
     if values["model"]["path"] != model:
         given = overrides.get("model", {})
         nothing: dict[str, Any] = {"revision": None, "chat_template_kwargs": {}, "thinking_tags": {}}
-        values["model"] |= {name: empty for name, empty in nothing.items() if name not in given}
+        values["model"] |= {name: given.get(name, empty) for name, empty in nothing.items()}
     return Subject(validate_config(merge_settings(values, {"model": own})))
 
 
