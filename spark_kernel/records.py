@@ -149,12 +149,12 @@ class Task:
     """One prompt for the model, with the label its outputs are scored against.
 
     `label`: the gold answer (solve, reflection), "Yes"/"No" (pointwise) or "A"/"B" (pairwise).
-    `label_map`: for a pointwise prompt that asks for letters, what each letter means, e.g. {"A": "No", "B": "Yes"}.
+    `label_map`: where a judge is asked for other words, what each means: {"A": "No", "B": "Yes"}, {"first": "A", ...}.
     `gold_position`: pairwise only, "A" or "B": where the correct candidate stands.
     `sources`: ids of the rollouts the task was made from, in the order they are shown.
     `source_policy_version`: the policy version that wrote those rollouts.
     `source_correct`: whether each source was correct, in the order of `sources`.
-    `round`: the round (1, 2, ...) in which the task was made; its age is counted from there.
+    `round`: the round (1, 2, ...) in which the task was made.
     """
 
     id: str
@@ -281,8 +281,10 @@ class ExclusionReason(StrEnum):
     """The rule's coin fell on another kind or source, e.g. a reflection from a correct rollout was not drawn."""
     KIND_OFF = "kind_off"
     """The kind is switched off in this configuration."""
+    OTHER_PROBLEMS = "other_problems"
+    """Recycled from problems that a fork no longer trains on."""
     BALANCE = "balance"
-    """Left out to balance pointwise labels."""
+    """Left out to balance pointwise labels, or which of a pair is right."""
     CAPPED = "capped"
     """Over the number of recycled tasks allowed per round."""
     TOO_OLD = "too_old"
@@ -347,8 +349,7 @@ class KindStats:
     all_wrong: float | None
     zero_variance: float | None
     judge: Mapping[str, float] | None = None
-    """Judge figures for pointwise and pairwise (`evaluate.judge_metrics`), undefined ones left out; None for other
-    kinds."""
+    """Judge figures (`evaluate.judge_metrics`), undefined ones left out; None for kinds that do not judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +395,8 @@ class RoundReport:
     queue_length: int
     balance_before: Mapping[str, int] = field(default_factory=dict)
     balance_after: Mapping[str, int] = field(default_factory=dict)
+    shortcut: Mapping[str, float] = field(default_factory=dict)
+    """By kind, how well a rule does that knows only where candidates come from (`evaluate.shortcut`)."""
     evaluation: Mapping[str, Any] | None = None
     """The held-out evaluation of this round (`evaluate.held_out`), None in rounds without one."""
     notes: tuple[str, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,47 @@ def test_faithful_sets_every_difference_that_the_specification_lists() -> None:
     assert (config.learner.minibatch_sequences, config.learner.epochs) == (64, 1)
 
 
+def _settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted names and values."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _settings(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+    return found
+
+
+@pytest.mark.parametrize("below", preset_names())
+def test_faithful_is_faithful_whatever_lies_below(below: str) -> None:
+    text = (resources.files("spark_kernel.config") / "presets" / "faithful.yaml").read_text(encoding="utf-8")
+    fixed = _settings(yaml.safe_load(text))
+    alone = _settings(load_config("faithful").model_dump(mode="json"))
+    combined = _settings(load_config(f"{below}+faithful").model_dump(mode="json"))
+    assert {name: combined[name] for name in fixed} == {name: alone[name] for name in fixed}
+    assert {name: alone[name] for name in fixed} == fixed
+
+
+def test_faithful_states_every_setting_that_is_no_size_no_arm_and_no_machinery() -> None:
+    """Whoever adds a setting to these sections must say what the authors' code does."""
+    text = (resources.files("spark_kernel.config") / "presets" / "faithful.yaml").read_text(encoding="utf-8")
+    fixed = {re.sub(r"(kind_weights)\..*", r"\1", name) for name in _settings(yaml.safe_load(text))}
+    left = {
+        *("recycle.pointwise", "recycle.pairwise", "recycle.reflection"),
+        *("objective.ratio_cap", "objective.importance_level", "objective.importance_cap"),  # of what is off
+        *("learner.learning_rate", "learner.micro_batch_tokens", "learner.shared_prefix"),
+    }
+    wanted = {name for name in field_names() if name.split(".")[0] in ("recycle", "objective", "learner", "loop")}
+    assert wanted - fixed == left
+    assert {"rollout.samples", "rollout.temperature", "rollout.top_p", "rollout.top_k", "period.order"} <= fixed
+
+
+def test_faithful_weights_of_kinds_replace_those_below() -> None:
+    below = {"objective": {"kind_weights": {"pairwise": 0.0}}}
+    assert load_config({"base": "quickstart", **below}).objective.kind_weights == {"pairwise": 0.0}
+    from spark_kernel.config import merge_settings
+
+    merged = merge_settings(below, load_config("faithful").model_dump())
+    assert validate_config(merged).objective.kind_weights["pairwise"] == 1.0
+
+
 def test_a_file_states_only_what_differs_from_its_base(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("base: quickstart+policy-only\nrounds: 7\nlearner: {learning_rate: 0.01}\n", encoding="utf-8")
@@ -66,12 +109,45 @@ def test_another_problem_source_drops_the_options_of_the_old_one() -> None:
         ("quickstart", {"rollout__samples": 1}, "use at least 2 samples"),
         ("quickstart", {"period__train_policy": False, "period__train_reward": False}, "nothing to train"),
         ("policy-only", {"period__train_reward": True}, "switch one on"),
+        ("quickstart", {"rollout__samples": 1, "objective__advantage": "mean_only"}, "every advantage would be 0"),
+        ("quickstart", {"rollout__samples": 1, "objective__advantage": "batch_std"}, "use at least 2 samples"),
+        ("quickstart", {"recycle__judge_quota": 0, "recycle__reflection_quota": 0}, "leave a reward period nothing"),
+        ("policy-and-reward", {"recycle__judge_quota": 0}, "leave a reward period nothing"),
+        (
+            "quickstart",
+            {"recycle__pointwise": False, "recycle__pairwise": False, "recycle__reflection_quota": 0},
+            "leave a reward period nothing",
+        ),
+        ("quickstart", {"recycle__minimum": 600}, "is never reached: at most"),
+        (
+            "quickstart",
+            {"recycle__minimum": 65, "recycle__max_age": 0, "recycle__reflection": False},
+            "at most 64 tasks wait",
+        ),
+        (
+            "quickstart",
+            {"objective__kind_weights": {"solve": 0, "pointwise": 0, "pairwise": 0, "reflection": 0}},
+            "nothing would be trained",
+        ),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(source: str, overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         load_config(source, **overrides)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "overrides"),
+    [
+        ("policy-only", {"recycle__judge_quota": 0, "recycle__reflection_quota": 0}),
+        ("quickstart", {"recycle__judge_quota": 0}),
+        ("quickstart", {"recycle__minimum": 64, "recycle__max_age": 0, "recycle__reflection": False}),
+        ("quickstart", {"recycle__minimum": 10_000, "recycle__max_age": None}),
+    ],
+)
+def test_settings_that_do_something_are_taken(source: str, overrides: dict[str, Any]) -> None:
+    load_config(source, **overrides)
 
 
 def test_every_field_says_what_it_is() -> None:

@@ -8,7 +8,7 @@ from spark_kernel.keyed_random import keyed_random
 from spark_kernel.problems.arithmetic import ArithmeticSource
 from spark_kernel.problems.held_out import canonical_text
 from spark_kernel.problems.worked_examples import WithWorkedExamples
-from spark_kernel.prompts.build import draw_letters, fill, letter_places, solve_task
+from spark_kernel.prompts.build import draw_letters, fill, letter_places, solve_task, word_map
 from spark_kernel.prompts.examples import EXAMPLES, example_turns
 from spark_kernel.prompts.templates import TEMPLATES, Template
 from spark_kernel.prompts.verdicts import read_answer, read_boxes, read_verdict
@@ -28,7 +28,7 @@ def value(question: str) -> int:
 
 def places_of(template: Template, draw: int) -> tuple[dict[str, str], dict[str, str] | None]:
     letters = dict(draw_letters(keyed_random(0, "letters", draw))) if template.letters else None
-    return PLACES | letter_places(letters), letters
+    return PLACES | letter_places(letters), letters or dict(word_map(template) or {}) or None
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.id)

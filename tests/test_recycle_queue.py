@@ -122,9 +122,33 @@ def test_quotas_borrow_from_each_other_when_one_runs_dry(tasks: tuple[Task, ...]
         got[task.kind.judges] += 1
     quotas = quotas_of(settings)
     quota = {True: quotas.judge, False: quotas.reflection}
-    assert len(taken) == min(len(tasks), sum(quota.values()))
+    open_to = sum(waiting[sort] for sort in (True, False) if quota[sort])
+    assert len(taken) == min(open_to, sum(quota.values()))
     for sort in (True, False):
+        assert quota[sort] or not got[sort]
         assert got[sort] >= min(waiting[sort], quota[sort])
+
+
+def test_a_quota_of_0_takes_none_and_borrows_none() -> None:
+    tasks = tuple(make_task(i, kind) for i, kind in enumerate([Kind.POINTWISE, Kind.PAIRWISE, Kind.REFLECTION] * 4))
+    for order in ("mixed_first", "fifo"):
+        chosen = changed(settings(), order=order, minimum=1)
+        made = recycle(
+            groups := make_groups(["cw", "cc", "ww"] * 6),
+            problems_of(groups),
+            chosen,
+            Quotas(0, 9),
+            seed=0,
+            round=1,
+            fits=everything_fits,
+        )
+        assert {task.kind for task in made.tasks} == {Kind.REFLECTION}
+        assert any(e.reason is ExclusionReason.CAPPED and e.kind is Kind.POINTWISE for e in made.exclusions)
+    chosen = changed(settings(), order="mixed_first", minimum=1)
+    for quotas, kinds in ((Quotas(0, 9), {Kind.REFLECTION}), (Quotas(9, 0), {Kind.POINTWISE, Kind.PAIRWISE})):
+        taken, rest = TaskQueue(tasks).take(chosen, quotas, 1)
+        assert {task.kind for task in taken} == kinds
+        assert len(taken) + len(rest) == len(tasks)
 
 
 @given(tasks=some_tasks, settings=some_settings)

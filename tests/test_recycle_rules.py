@@ -33,7 +33,7 @@ from tests.helpers.recycling import (
 
 FAITHFUL = settings_of("faithful")
 DEFAULT = settings_of()
-NO_BALANCE = changed(DEFAULT, balance_pointwise=False)
+NO_BALANCE = changed(DEFAULT, balance_pointwise=False, balance_pairs=False)
 JUDGES = (Kind.POINTWISE, Kind.PAIRWISE)
 group_codes = st.text(alphabet=CODES, min_size=1, max_size=8)
 

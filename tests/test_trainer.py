@@ -234,7 +234,7 @@ def test_a_damaged_checkpoint_falls_back_to_an_older_one(base: Path, finished: P
             },
             [Period.POLICY],
         ),
-        ({"recycle__minimum": 1000}, [Period.POLICY]),
+        ({"recycle__minimum": 1000, "recycle__max_age": None}, [Period.POLICY]),
     ],
     ids=["joint", "reward-only", "policy-only", "too few tasks"],
 )

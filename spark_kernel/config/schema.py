@@ -14,6 +14,7 @@ from spark_kernel.config.sections import (
     CheckpointSection,
     EvaluationSection,
     LearnerSection,
+    LoopSection,
     ModelSection,
     ObjectiveSection,
     PeriodSection,
@@ -50,6 +51,7 @@ class RunConfig(Section):
     period: PeriodSection = PeriodSection()
     objective: ObjectiveSection = ObjectiveSection()
     learner: LearnerSection = LearnerSection()
+    loop: LoopSection = LoopSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
 
@@ -63,6 +65,8 @@ class RunConfig(Section):
                 "off: switch one on, or train_reward off"
             )
         self._check_objective()
+        if self.period.train_reward:
+            self._check_quotas()
         if self.rollout.engine == "vllm-server" and not self.rollout.server.urls:
             raise ValueError(
                 "rollout.engine = vllm-server needs rollout.server.urls: the addresses of running servers, as "
@@ -82,11 +86,46 @@ class RunConfig(Section):
                 f"objective.dual_clip = {section.dual_clip} must be above 1 + objective.eps_high = "
                 f"{1.0 + section.eps_high}: raise it, or leave it out"
             )
-        if self.rollout.samples == 1 and section.advantage != "mean_only":
+        if self.rollout.samples == 1:
             raise ValueError(
-                f"rollout.samples = 1 leaves no group to compare with (objective.advantage = {section.advantage}): "
-                "use at least 2 samples"
+                "rollout.samples = 1 leaves no group to compare with: whatever objective.advantage is, every advantage "
+                "would be 0 and no step be taken: use at least 2 samples"
             )
+        if section.kind_weights and not any(
+            section.kind_weights.get(kind, 1.0) for kind in ("solve", "pointwise", "pairwise", "reflection")
+        ):
+            raise ValueError("objective.kind_weights are 0 for every kind: nothing would be trained")
+
+    def _check_quotas(self) -> None:
+        recycle, quotas = self.recycle, self.quotas
+        judges = (recycle.pointwise or recycle.pairwise) and quotas.judge > 0
+        reflects = recycle.reflection and quotas.reflection > 0
+        extra = bool(recycle.extra) and quotas.judge + quotas.reflection > 0
+        if not (judges or reflects or extra):
+            raise ValueError(
+                f"recycle.judge_quota = {quotas.judge} and recycle.reflection_quota = {quotas.reflection} leave a "
+                "reward period nothing of the kinds that are on: raise one, or switch period.train_reward off"
+            )
+        most = self._most_waiting(judges=judges, reflects=reflects)
+        if most is not None and recycle.minimum > most:
+            raise ValueError(
+                f"recycle.minimum = {recycle.minimum} is never reached: at most {most} tasks wait at a time (quotas "
+                f"{quotas.judge} and {quotas.reflection}, recycle.max_age = {recycle.max_age}): lower it, raise the "
+                "quotas, or set max_age to none"
+            )
+
+    def _most_waiting(self, *, judges: bool, reflects: bool) -> int | None:
+        """Most tasks that can wait when a reward period begins; None where there is no bound."""
+        recycle, quotas = self.recycle, self.quotas
+        if recycle.max_age is None or recycle.extra:
+            return None
+        judge_cap, reflection_cap = quotas.judge, quotas.reflection
+        if recycle.order == "mixed_first":  # each may be made up to what both may take (`recycle`)
+            judge_cap = reflection_cap = judge_cap + reflection_cap
+        offered = self.problems.per_round
+        fresh = (min(offered, judge_cap) if judges else 0) + (min(offered, reflection_cap) if reflects else 0)
+        again = quotas.judge if reflects and judges and recycle.re_evaluation else 0
+        return (recycle.max_age + 1) * fresh + recycle.max_age * again
 
     @property
     def quotas(self) -> Quotas:

@@ -16,6 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from spark_kernel.records import Kind
 
 ViewChoice = Literal["answer", "full", "both"]
+TEMPLATE_ARGUMENTS = frozenset(
+    {"conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message", "chat_template"}
+    | {"padding", "truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs"}
+)
+"""Arguments of `apply_chat_template` that the encoder decides."""
 
 
 class Section(BaseModel):
@@ -70,7 +75,27 @@ class ModelSection(Section):
     """Run Python code that a hub model brings along. Off unless you trust its author."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, slower."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """What the chat template is given besides the messages, wherever a prompt is written; e.g. {"enable_thinking":
+    false}."""
+    thinking_tags: dict[str, str] = Field(default_factory=dict)
+    """Further tags, opening to closing, between which the model thinks; e.g. {"<scratch>": "</scratch>"}. The usual
+    ones are known (docs/sampling.md). Recorded texts have <think> in their place."""
     lora: LoraSection = LoraSection()
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _free_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(set(arguments) & TEMPLATE_ARGUMENTS):
+            raise ValueError(f"{', '.join(taken)} cannot be given: the program itself says how prompts are written")
+        return arguments
+
+    @field_validator("thinking_tags")
+    @classmethod
+    def _two_tags(cls, tags: dict[str, str]) -> dict[str, str]:
+        if any(not opening.strip() or not closing.strip() or opening == closing for opening, closing in tags.items()):
+            raise ValueError("an opening tag needs a closing one that differs, and neither may be empty")
+        return tags
 
 
 class ProblemsSection(Section):
@@ -199,9 +224,9 @@ class RecycleSection(Section):
     re_evaluation: bool = True
     """Recycle scored reflections into judge tasks too (faithful: off)."""
     judge_quota: int | None = Field(None, ge=0)
-    """J: judge tasks taken a round; none: half of problems.per_round."""
+    """J: judge tasks taken a round, 0 for none at all; none: half of problems.per_round."""
     reflection_quota: int | None = Field(None, ge=0)
-    """R: reflection tasks taken a round; none: half of problems.per_round."""
+    """R: reflection tasks taken a round, 0 for none at all; none: half of problems.per_round."""
     minimum: int = Field(1, ge=1)
     """Fewest queued tasks for a reward period to take place (faithful: 64)."""
     max_age: int | None = Field(1, ge=0)
@@ -218,6 +243,9 @@ class RecycleSection(Section):
     """Share of reflections that start from a correct rollout (faithful: 0)."""
     balance_pointwise: bool = True
     """Stratify pointwise tasks to equally many "Yes" and "No" (faithful: off)."""
+    balance_pairs: bool = True
+    """Of pairs of a first and a reflected answer, take equally many in which either is right: else "the reflection" is
+    the better guess, and recognisable by its form."""
     extra: tuple[str, ...] = ()
     """Names of further recyclers, registered by other packages (docs/recycling.md)."""
 
@@ -335,6 +363,13 @@ class EvaluationSection(Section):
     among the sampled answers that are there anyway."""
     same_answers: Literal["text", "mathematics"] = "text"
     """Which answers are the same in a vote: spelled alike, or also equal for math-verify (slower)."""
+
+
+class LoopSection(Section):
+    """The test-time loop, wherever a run is evaluated (docs/test-time.md)."""
+
+    faithful: bool = False
+    """The authors' rules: an unreadable verdict forces a reflection, and the last reflection is returned unjudged."""
 
 
 class CheckpointSection(Section):

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from random import Random
 
 from spark_kernel.keyed_random import content_hash, keyed_random
-from spark_kernel.prompts.build import WrittenPrompt, pairwise_prompt, pointwise_prompt, reflection_prompt, solve_prompt
+from spark_kernel.prompts.build import (
+    WrittenPrompt,
+    answers_like_verdicts,
+    pairwise_prompt,
+    pointwise_prompt,
+    reflection_prompt,
+    solve_prompt,
+)
 from spark_kernel.prompts.templates import templates_of
 from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Origin, Problem, Rollout, Task, View
 from spark_kernel.recycle.sources import normalise_answer, unusable
@@ -73,7 +80,8 @@ class CaseMaker:
     def pair(self, one: Candidate, two: Candidate, view: View) -> tuple[Case, Case]:
         """ "Which of the two is correct?" in both orders, in the same words."""
         problem = self.problems[one.problem_id]
-        template = self._rng("template", Kind.PAIRWISE, problem.id).choice(templates_of(Kind.PAIRWISE))
+        choices = templates_of(Kind.PAIRWISE, apart=answers_like_verdicts(problem))
+        template = self._rng("template", Kind.PAIRWISE, problem.id).choice(choices)
         cases = []
         for first, second in ((one, two), (two, one)):
             written = pairwise_prompt(problem, template, first.text, second.text, view)
@@ -164,10 +172,10 @@ def by_problem(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
     return grouped
 
 
-def too_long(case: Case) -> Exclusion:
+def too_long(case: Case, tokens: int, limit: int) -> Exclusion:
     """The exclusion of a case whose prompt does not fit."""
-    task = case.task
-    return Exclusion(task.round, STAGE, ExclusionReason.PROMPT_TOO_LONG, task.id, task.kind)
+    task, detail = case.task, f"{tokens} tokens, {limit} fit"
+    return Exclusion(task.round, STAGE, ExclusionReason.PROMPT_TOO_LONG, task.id, task.kind, detail)
 
 
 def _candidate(group: Group, rollout: Rollout) -> Candidate:

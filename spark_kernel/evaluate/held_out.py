@@ -30,6 +30,7 @@ from spark_kernel.prompts.build import WrittenPrompt
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Exclusion, ExclusionReason, Group, Kind, Problem, Rollout, Score, View
 from spark_kernel.rollout.engine import RolloutEngine, Sampling
+from spark_kernel.rollout.roll_out import prompt_limit
 from spark_kernel.test_time.asking import image_paths
 from spark_kernel.test_time.equality import label_by_mathematics, label_by_text
 from spark_kernel.test_time.loop import self_correct
@@ -77,6 +78,8 @@ def evaluate_held_out(
     *,
     seed: int,
     round: int,
+    faithful_loop: bool = False,
+    context_length: int | None = None,
     frozen: Sequence[Candidate] = (),
     encode: Encode | None = None,
     image_root: Path | None = None,
@@ -92,6 +95,9 @@ def evaluate_held_out(
         rollout: how long prompts and outputs may be.
         evaluation: how much is asked.
         seed: the run's seed; rounds share all draws, so that they differ by the weights alone.
+        faithful_loop: the test-time loop by the authors' rules.
+        context_length: most tokens of prompt and output together; prompts that do not fit become exclusions, as in
+            training (`roll_out.prompt_limit`). None: no bound.
         frozen: candidates for the frozen lines, of these problems (`HeldOutEvaluation.candidates` of round 0).
         encode: text to token ids; where given, judges' probabilities of "Yes" are computed and their calibration too.
         on_progress: receives the line, the number of its outputs finished since the last call, and how many it will
@@ -107,7 +113,19 @@ def evaluate_held_out(
             f"The frozen pool holds candidates of {len(strangers)} problem(s) that are not evaluated, the first is "
             f"{strangers[0]}: evaluate the same problems in every round."
         )
-    asker = _Asker(engine, pool, rollout, evaluation, seed, image_root, encode, on_progress, check_stop)
+    asker = _Asker(
+        engine,
+        pool,
+        rollout,
+        evaluation,
+        faithful_loop,
+        context_length,
+        seed,
+        image_root,
+        encode,
+        on_progress,
+        check_stop,
+    )
     own = CaseMaker(known, seed, round, "own")
     solved, left_out = asker.ask("solve", [own.solve(problem) for problem in problems], evaluation.samples)
     candidates, unusable = candidates_of(solved)
@@ -162,6 +180,8 @@ class _Asker:
     pool: Scorer
     rollout: RolloutSection
     evaluation: EvaluationSection
+    faithful_loop: bool
+    context_length: int | None
     seed: int
     image_root: Path | None
     encode: Encode | None
@@ -173,9 +193,10 @@ class _Asker:
         self.check_stop()
         prompts = [self._prompt(case, samples) for case in cases]
         counts = self.engine.count_tokens(prompts)
-        fits = [count <= self.rollout.max_prompt_tokens for count in counts]
-        good = [(case, prompt) for case, prompt, fit in zip(cases, prompts, fits, strict=True) if fit]
-        left_out = [too_long(case) for case, fit in zip(cases, fits, strict=True) if not fit]
+        limits = [prompt_limit(self.rollout, case.task.kind, self.context_length) for case in cases]
+        measured = list(zip(cases, prompts, counts, limits, strict=True))
+        good = [(case, prompt) for case, prompt, count, limit in measured if count <= limit]
+        left_out = [too_long(case, count, limit) for case, _, count, limit in measured if count > limit]
         if not good:
             return (), left_out
         version = self.engine.version
@@ -228,12 +249,14 @@ class _Asker:
 
     @property
     def _loop_settings(self) -> LoopSettings:
-        """Our default loop, greedy."""
+        """Greedy; by our rules or, where the run asks for it, the authors'."""
         solve, judge = (self._sampling(kind, temperature=0.0) for kind in (Kind.SOLVE, Kind.POINTWISE))
-        return LoopSettings(solve, judge, solve, reflections=self.evaluation.reflections)
+        usual = LoopSettings(solve, judge, solve, reflections=self.evaluation.reflections)
+        return usual.by_rule(faithful=self.faithful_loop)
 
     def _sampling(self, kind: Kind, *, temperature: float) -> Sampling:
-        return Sampling(self.rollout.limit(kind), temperature, max_prompt_tokens=self.rollout.max_prompt_tokens)
+        longest = prompt_limit(self.rollout, kind, self.context_length)
+        return Sampling(self.rollout.limit(kind), temperature, max_prompt_tokens=longest)
 
     def probabilities(self, groups: Sequence[Group]) -> Mapping[str, float] | None:
         """Each pointwise rollout's probability of "Yes", by rollout id; None without an encoder or for pairs."""

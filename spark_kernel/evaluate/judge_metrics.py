@@ -260,9 +260,10 @@ def _is_right(rollout: Rollout) -> bool:
 def _letter(task: Task, rollout: Rollout) -> str | None:
     """The letter the judge wrote, where the prompt asked for letters."""
     verdict = verdict_of(rollout)
-    if verdict is None or task.kind is Kind.PAIRWISE:
+    if verdict is None or (task.kind is Kind.PAIRWISE and not task.label_map):
         return verdict
-    return next((letter for letter, meaning in (task.label_map or {}).items() if meaning == verdict), None)
+    written = {meaning: word for word, meaning in (task.label_map or {}).items()}
+    return written[verdict] if written.get(verdict) in ("A", "B") else None
 
 
 def _share(part: float, whole: int) -> float | None:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from spark_kernel.config import RunConfig
 from spark_kernel.errors import RunFolderError
+from spark_kernel.evaluate.leaks import Trained, check_not_trained
 from spark_kernel.learner.checkpoint import load_policy_state
 from spark_kernel.models import memory
 from spark_kernel.models.description import ModelDescription
@@ -41,14 +42,18 @@ class EvaluationParts:
         self.engine.close()
 
 
-def assemble_for_evaluation(config: RunConfig, checkpoint: Path | None = None) -> EvaluationParts:
+def assemble_for_evaluation(
+    config: RunConfig, checkpoint: Path | None = None, trained: Trained | None = None
+) -> EvaluationParts:
     """Load what only samples and scores: no optimizer, no frozen copy, no bound on the number of problems to train on.
 
     Args:
         checkpoint: a checkpoint of this configuration's run, whose weights replace the initial model's.
+        trained: what these weights were trained on, where that is known.
 
     Raises:
-        InputError: anything about the configuration, problems or model that cannot work.
+        InputError: anything about the configuration, problems or model that cannot work, or a held-out problem that
+            was trained on.
         RunFolderError: the checkpoint cannot be read, as when its run has deleted it.
     """
     if config.threads is not None:
@@ -59,7 +64,10 @@ def assemble_for_evaluation(config: RunConfig, checkpoint: Path | None = None) -
     pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
     try:
         one = config.problems.model_copy(update={"per_round": 1})
-        stream = make_stream(config if checkpoint else config.model_copy(update={"problems": one}), pool)
+        stream = make_stream(config.model_copy(update={"problems": one}), pool)
+        if trained is not None:
+            chosen = stream.held_out(config.evaluation.problems, seed=config.seed)
+            check_not_trained(chosen, trained, config.problems.held_out_fraction)
         check_sampling_memory(config.model, memory_demand(config))
         policy = load_policy(config.model, seed=config.seed)
         if checkpoint is not None:

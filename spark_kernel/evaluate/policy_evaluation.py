@@ -32,7 +32,8 @@ def evaluate_policy(
     Args:
         parts: engine, policy, problems and configuration.
         round: the round that the weights come after.
-        frozen: candidates for the frozen lines.
+        frozen: candidates for the frozen lines; those of problems that are not evaluated are left out, and the parts'
+            remarks say so.
         images_root: the folder that the problems' images are copied to.
         on_progress: receives the line, the number of its outputs that are finished, and how many it will have; 0 where
             that is not known.
@@ -47,7 +48,13 @@ def evaluate_policy(
     config = parts.config
     chosen = parts.stream.held_out(config.evaluation.problems, seed=config.seed)
     problems = tuple(adopt_images(problem, images_root) for problem in chosen)
-    finished = Counter[str]()
+    evaluated, finished = {problem.id for problem in problems}, Counter[str]()
+    asked = {candidate.problem_id for candidate in frozen}
+    if asked - evaluated:
+        parts.remarks.add(
+            f"The frozen lines hold {len(asked & evaluated)} of the {len(asked)} problems of the first evaluation: the "
+            "others are not evaluated."
+        )
 
     def progress(line: str, count: int, total: int) -> None:
         finished[line] += count
@@ -61,8 +68,10 @@ def evaluate_policy(
         config.evaluation,
         seed=config.seed,
         round=round,
-        frozen=frozen,
-        encode=parts.model.encoder.text_ids,
+        faithful_loop=config.loop.faithful,
+        context_length=parts.model.context_length,
+        frozen=[candidate for candidate in frozen if candidate.problem_id in evaluated],
+        encode=parts.model.encoder.output_ids,
         image_root=images_root,
         on_progress=progress,
         check_stop=check_stop,

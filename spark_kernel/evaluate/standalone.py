@@ -9,15 +9,15 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spark_kernel.config import RunConfig, load_config, merge_settings, validate_config
 from spark_kernel.errors import InputError, StopCheck
-from spark_kernel.evaluate.cases import Candidate
-from spark_kernel.evaluate.frozen import frozen_candidates
+from spark_kernel.evaluate.frozen import FrozenPool, frozen_pool
 from spark_kernel.evaluate.held_out import HeldOutEvaluation
+from spark_kernel.evaluate.leaks import Trained, check_known, trained_problems
 from spark_kernel.evaluate.parts import assemble_for_evaluation
 from spark_kernel.evaluate.policy_evaluation import evaluate_policy
 from spark_kernel.models.load import resolve_model
@@ -36,14 +36,16 @@ class Subject:
 
     `checkpoint`: the folder whose weights replace the initial model's, None for the initial model or any other.
     `round`: the round that the weights come after, 0 where there is none. `parent`: the run and round they are of.
-    `frozen`: candidates for the frozen lines. `notes`: sentences for whoever asked.
+    `frozen`: candidates for the frozen lines. `trained`: what the weights were trained on, where that is known.
+    `notes`: sentences for whoever asked.
     """
 
     config: RunConfig
     checkpoint: Path | None = None
     round: int = 0
     parent: ParentRun | None = None
-    frozen: tuple[Candidate, ...] = ()
+    frozen: FrozenPool = field(default_factory=FrozenPool)
+    trained: Trained | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -95,12 +97,15 @@ def checkpoint_subject(run: Path, round: int | None, overrides: Mapping[str, Any
             raise InputError(f"{run} has no checkpoint of a finished round yet: --round 0 takes its initial model.")
         found, damaged = find_sound_checkpoint(run, round)
         checkpoint, round = found.path, found.round
+    trained = trained_problems(run, round)
+    check_known(trained, other_problems=config.problems != own.problems)
     return Subject(
         config=config,
         checkpoint=checkpoint,
         round=round,
         parent=ParentRun(info.name, round),
-        frozen=frozen_candidates((run, run / INHERITED), round),
+        frozen=frozen_pool((run, run / INHERITED), round),
+        trained=trained,
         notes=tuple(f"{sentence} An older one is taken." for sentence in damaged),
     )
 
@@ -108,7 +113,8 @@ def checkpoint_subject(run: Path, round: int | None, overrides: Mapping[str, Any
 def model_subject(model: str, preset: str | Path, overrides: Mapping[str, Any]) -> Subject:
     """Any model, on the held-out problems that a preset or configuration file describes.
 
-    The file's own model says only in which precision and on which device to compute; its adapter is left out.
+    The file's own model says only in which precision and on which device to compute; its adapter is left out, and
+    what its chat template is given goes to that model alone.
 
     Raises:
         InputError: no such model, preset or file, or a setting that is refused.
@@ -116,8 +122,10 @@ def model_subject(model: str, preset: str | Path, overrides: Mapping[str, Any]) 
     resolve_model(model)
     values = load_config({"base": str(preset), **overrides}).model_dump()
     own: dict[str, Any] = {"path": model, "lora": {"enabled": False}}
-    if values["model"]["path"] != model and "revision" not in overrides.get("model", {}):
-        own["revision"] = None
+    if values["model"]["path"] != model:
+        given = overrides.get("model", {})
+        nothing: dict[str, Any] = {"revision": None, "chat_template_kwargs": {}, "thinking_tags": {}}
+        values["model"] |= {name: given.get(name, empty) for name, empty in nothing.items()}
     return Subject(validate_config(merge_settings(values, {"model": own})))
 
 
@@ -139,16 +147,13 @@ def evaluate_subject(
         InputError: anything about configuration, problems or model that cannot work.
         RunFolderError: the checkpoint is damaged, or was deleted by its run while it was read.
     """
-    parts = assemble_for_evaluation(subject.config, subject.checkpoint)
+    parts = assemble_for_evaluation(subject.config, subject.checkpoint, subject.trained)
     try:
         check_stop()
         chosen = parts.stream.held_out(parts.config.evaluation.problems, seed=parts.config.seed)
-        frozen, notes = subject.frozen, list(subject.notes)
-        if {candidate.problem_id for candidate in frozen} - {problem.id for problem in chosen}:
-            frozen = ()
-            notes.append(
-                "The frozen lines are left out: the run's first evaluation asked about problems that are not evaluated."
-            )
+        frozen, notes = subject.frozen.of(chosen), list(subject.notes)
+        if subject.frozen.candidates and not frozen:
+            notes.append("The frozen lines are left out: the run's first evaluation asked about other problems.")
         started = time.perf_counter()
         evaluation, records = evaluate_policy(
             parts,

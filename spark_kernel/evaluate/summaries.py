@@ -9,6 +9,7 @@ from typing import Any
 from spark_kernel.evaluate.intervals import clustered_proportion, mcnemar_exact, paired_difference
 from spark_kernel.evaluate.judge_metrics import calibration, calibration_pairs, judge_metrics, swapped_agreement
 from spark_kernel.evaluate.kind_stats import reward_estimate
+from spark_kernel.evaluate.shortcut import shortcut
 from spark_kernel.records import Group, Kind, Parse, Rollout
 from spark_kernel.test_time.steps import Attempt
 
@@ -36,6 +37,7 @@ def judge_summary(groups: Sequence[Group], kind: Kind, probabilities: Mapping[st
     summary: dict[str, Any] = judge_metrics(groups, kind).to_dict() | output_shape(groups)
     if kind is Kind.PAIRWISE:
         summary["swapped"] = swapped_agreement(groups).to_dict()
+    summary["shortcut"] = shortcut((group.task for group in groups), kind)
     if probabilities is not None:
         summary["calibration"] = calibration(calibration_pairs(groups, probabilities)).to_dict()
     return summary
@@ -53,6 +55,7 @@ def reflection_summary(groups: Sequence[Group]) -> dict[str, Any]:
         "from_wrong": clustered_proportion((p, float(after)) for p, before, after in rows if not before).to_dict(),
         "from_correct": clustered_proportion((p, float(after)) for p, before, after in rows if before).to_dict(),
         "transitions": transitions((before, after) for _, before, after in rows),
+        "shortcut": shortcut((group.task for group in groups), Kind.REFLECTION),
         **output_shape(groups),
     }
 
@@ -93,6 +96,7 @@ def loop_summary(attempts: Sequence[Attempt], chains: Sequence[Group]) -> dict[s
         "reflections": sum(group.task.kind is Kind.REFLECTION for group in chains),
         "stops": dict(sorted(Counter(str(attempt.stop) for attempt in attempts).items())),
         "judge": judge_metrics(judged, Kind.POINTWISE).to_dict(),
+        "shortcut": shortcut((group.task for group in judged), Kind.POINTWISE),
     }
 
 

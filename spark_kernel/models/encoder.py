@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from spark_kernel.errors import InputError, ModelError
 from spark_kernel.models.image_inputs import ImageInputs
 from spark_kernel.models.positions import PositionRule, Positions, TextPositions, on_all_axes, position_rule
 from spark_kernel.prompts.prompt import Prompt
+from spark_kernel.prompts.thinking import marks_among, opened_thought, own_tags, recorded_tags
 from spark_kernel.records import ImagePart, Message, TextPart
 
 ENCODING_CACHE = 20_000
@@ -55,12 +56,24 @@ class PromptEncoder:
         tokenizer: a Hugging Face tokenizer with a chat template and an end-of-sequence token.
         processor: the model's processor where it reads images, else None.
         eos_ids: every token that ends an output.
+        name: the model's, for messages.
+        template_arguments: what the chat template is given besides the messages, such as `enable_thinking`.
+        thinking_tags: the model's own thinking tags, from opening to closing, besides those that are known.
 
     Raises:
         ModelError: no chat template, or no end-of-sequence token.
     """
 
-    def __init__(self, tokenizer: Any, processor: Any | None, eos_ids: Sequence[int], name: str) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        processor: Any | None,
+        eos_ids: Sequence[int],
+        name: str,
+        *,
+        template_arguments: Mapping[str, Any] | None = None,
+        thinking_tags: Mapping[str, str] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.processor = processor
         self.eos_ids = tuple(eos_ids)
@@ -81,6 +94,9 @@ class PromptEncoder:
         specials |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         if processor is not None and getattr(processor, "image_token", None):
             specials.add(str(processor.image_token))
+        self._template_arguments = dict(template_arguments or {})
+        self._thinking_tags = dict(thinking_tags or {})
+        self._kept = marks_among(specials, self._thinking_tags)
         self._specials = sorted((token for token in specials if len(token) > 1), key=len, reverse=True)
         self._rule: PositionRule = TextPositions()
         self._images = None if processor is None else self._image_inputs(processor)
@@ -107,11 +123,16 @@ class PromptEncoder:
 
     def chat_text(self, messages: Sequence[Message]) -> str:
         """The messages under the chat template, up to where the assistant begins."""
-        chat = [self._harmless(message).to_chat() for message in messages]
-        owner = self.processor if self.processor is not None else self.tokenizer
-        if self.processor is not None:
-            chat = [_with_parts(message) for message in chat]
-        return str(owner.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        return self._templated(messages, add_generation_prompt=True)
+
+    @cached_property
+    def opened_thought(self) -> str:
+        """What the chat template ends in where it opens a thought, as it stands before recorded texts; else empty."""
+        probe = (Message.of("user", "?"),)
+        begun, before = self.chat_text(probe), self._templated(probe, add_generation_prompt=False)
+        same = next((i for i, (a, b) in enumerate(zip(begun, before, strict=False)) if a != b), len(before))
+        written = begun[same:]
+        return recorded_tags(opened_thought(written, self._thinking_tags), self._thinking_tags)
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """The token ids of a prompt, image tokens included."""
@@ -154,12 +175,48 @@ class PromptEncoder:
         return on_all_axes(places.unsqueeze(1), self._rule.axes)
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Output token ids as text, special tokens left out."""
-        return [str(t) for t in self.tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=True)]
+        """Outputs' token ids as the texts that are recorded.
+
+        A text begins with the thought that the chat template opened, if it does; special tokens are left out, but for
+        those that mark thinking; the model's own tags are written as `<think>` and `</think>`.
+        """
+        texts = self.decode_pieces(rows)
+        return [self.opened_thought + recorded_tags(text, self._thinking_tags) for text in texts]
+
+    def decode_pieces(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Token ids as text as the model wrote it: special tokens left out, but for those that mark thinking."""
+        if not self._kept:
+            return [str(t) for t in self.tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=True)]
+        kept = [[token for token in row if token not in self._dropped_ids] for row in rows]
+        return [str(text) for text in self.tokenizer.batch_decode(kept, skip_special_tokens=False)]
+
+    def output_ids(self, text: str) -> tuple[int, ...]:
+        """The token ids of a recorded output, or of its beginning, as they follow the prompt."""
+        return self.text_ids(own_tags(text.removeprefix(self.opened_thought), self._thinking_tags))
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """The token ids of a bare piece of text, without special tokens added."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @cached_property
+    def _dropped_ids(self) -> frozenset[int]:
+        """Special tokens that leave no trace in a text: those that mark no thinking, and those that end an output."""
+        ids = {int(token) for token in self.tokenizer.all_special_ids}
+        ids |= {int(i) for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        named = {int(i): str(token) for i, token in self.tokenizer.added_tokens_decoder.items()}
+        ended = {i for i in (*self.eos_ids, self.pad_id) if i in ids}
+        return frozenset({i for i in ids if named.get(i) not in self._kept} | ended)
+
+    def _templated(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        chat = [self._harmless(message).to_chat() for message in messages]
+        owner = self.processor if self.processor is not None else self.tokenizer
+        if self.processor is not None:
+            chat = [_with_parts(message) for message in chat]
+        return str(
+            owner.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=add_generation_prompt, **self._template_arguments
+            )
+        )
 
     def _encode_text(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         return self.text_ids(self.chat_text(messages))

@@ -38,7 +38,8 @@ class MemoryDemand:
     `optimizer`: "adamw" or "adamw_8bit". `reference`: whether a KL term is taken. `max_new_tokens`: longest output,
     in tokens. `rows`: outputs that the policy decodes side by side at the least; 0 where something else samples.
     `micro_batch_tokens`: as configured; None where it is planned from what is free. `sampler`: None where sampling
-    takes no weights besides the policy's.
+    takes no weights besides the policy's. `learning_rate`: what no proposal may round away; None where nothing is
+    trained.
     """
 
     optimizer: str
@@ -47,6 +48,7 @@ class MemoryDemand:
     rows: int
     micro_batch_tokens: int | None = None
     sampler: SamplerMemory | None = None
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,15 @@ def _load_encoder(settings: ModelSection, source: str) -> tuple[PromptEncoder, A
         generation_eos = None
     listed = generation_eos if isinstance(generation_eos, list) else [generation_eos]
     eos_ids = dict.fromkeys(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
-    return PromptEncoder(tokenizer, processor, tuple(eos_ids), settings.path), config
+    encoder = PromptEncoder(
+        tokenizer,
+        processor,
+        tuple(eos_ids),
+        settings.path,
+        template_arguments=settings.chat_template_kwargs,
+        thinking_tags=settings.thinking_tags,
+    )
+    return encoder, config
 
 
 def _load_processor(settings: ModelSection, folder: str) -> Any:

@@ -15,6 +15,7 @@ from spark_kernel.errors import InputError
 from spark_kernel.models import memory
 from spark_kernel.models.estimate import MemoryDemand, MemoryEstimate, Weights, estimate_memory, weigh
 from spark_kernel.models.load import pick_device
+from spark_kernel.models.precision import rounds_away
 
 MIB, GIB = 2**20, 2**30
 SHORTEST = 64
@@ -127,6 +128,8 @@ def proposals(
         if found and len(changes) > len(found[0][0]):
             break
         changed, demanded = apply(changes, settings, demand)
+        if demand.learning_rate is not None and rounds_away(changed, demand.learning_rate):
+            continue  # it would fit and not train
         needed = estimate_memory(weighed(changed.lora, changed.dtype), changed, demanded).needed
         least = min(least or needed, needed)
         if needed <= free:

@@ -14,7 +14,8 @@ from random import Random
 from spark_kernel.keyed_random import content_hash, keyed_random
 from spark_kernel.prompts.examples import example_turns
 from spark_kernel.prompts.templates import Template, templates_of
-from spark_kernel.prompts.verdicts import read_answer, strip_thinking
+from spark_kernel.prompts.thinking import final_part
+from spark_kernel.prompts.verdicts import read_answer
 from spark_kernel.records import (
     ImagePart,
     Kind,
@@ -28,17 +29,23 @@ from spark_kernel.records import (
 )
 
 IMAGE_MARK = "<image>"
-PLACE = re.compile(r"\{(question|candidate|first|second|a|b)\}")
-OWN_TAG = re.compile(r"<(\s*/?\s*(?:problem|answer|answer_a|answer_b|image)\b)", re.IGNORECASE)
+PLACE = re.compile(r"(?<!\\boxed)\{(question|candidate|first|second|a|b)\}")
+OWN_TAG = re.compile(
+    r"<(\s*/?\s*(?:problem|answer|answer_a|answer_b|first_answer|second_answer|image)\b)", re.IGNORECASE
+)
 CONTROL_TOKEN = re.compile(r"<(?=\|)")
 MEANING = {"Yes": "correct", "No": "not correct"}
+VERDICTS = {Kind.POINTWISE: ("Yes", "No"), Kind.PAIRWISE: ("A", "B")}
+VERDICT_LIKE = frozenset({"a", "b", "yes", "no"})
+NO_LETTER = re.compile(r"\\[A-Za-z]+|[\W\d_]")
+"""What may stand around a letter or word that is a gold: a command, brackets, marks."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenPrompt:
     """A prompt that needs no label: what test time asks, and what a task is made from.
 
-    `label_map`: for a pointwise prompt that asks for letters, what each letter means.
+    `label_map`: where a judge is asked for other words than Yes and No, or A and B in pairs: what each word means.
     """
 
     template_id: str
@@ -93,9 +100,10 @@ def pairwise_task(
 ) -> Task:
     """ "Which of the two is correct?"; a fair coin says which stands first."""
     task, rng = _recycled(Kind.PAIRWISE, problem, (correct, wrong), origin, view, mixed, seed, round)
-    template = rng.choice(templates_of(Kind.PAIRWISE))
+    template = rng.choice(templates_of(Kind.PAIRWISE, apart=answers_like_verdicts(problem)))
     gold_position = rng.choice(("A", "B"))
     first, second = (correct, wrong) if gold_position == "A" else (wrong, correct)
+    written = pairwise_prompt(problem, template, first.text, second.text, view)
     return replace(
         task,
         template_id=template.id,
@@ -103,7 +111,8 @@ def pairwise_task(
         gold_position=gold_position,
         sources=(first.id, second.id),
         source_correct=(_is_correct(first), _is_correct(second)),
-        messages=pairwise_prompt(problem, template, first.text, second.text, view).messages,
+        messages=written.messages,
+        label_map=written.label_map,
         verifier="verdict",
     )
 
@@ -131,16 +140,28 @@ def solve_prompt(problem: Problem, rng: Random) -> WrittenPrompt:
 
 def pointwise_prompt(problem: Problem, text: str, view: View, rng: Random) -> WrittenPrompt:
     """ "Is this answer correct?" about a response; `rng` draws the template, then its letters if it has any."""
-    template = rng.choice(templates_of(Kind.POINTWISE))
+    template = rng.choice(templates_of(Kind.POINTWISE, apart=answers_like_verdicts(problem)))
     letters = draw_letters(rng) if template.letters else None
     places = {"candidate": show(text, view)} | letter_places(letters)
-    return WrittenPrompt(template.id, fill(template, problem, places), letters)
+    return WrittenPrompt(template.id, fill(template, problem, places), letters or word_map(template))
 
 
 def pairwise_prompt(problem: Problem, template: Template, first: str, second: str, view: View) -> WrittenPrompt:
     """ "Which of the two is correct?" about two responses in the order given; draws nothing."""
     places = {"first": show(first, view), "second": show(second, view)}
-    return WrittenPrompt(template.id, fill(template, problem, places))
+    return WrittenPrompt(template.id, fill(template, problem, places), word_map(template))
+
+
+def answers_like_verdicts(problem: Problem) -> bool:
+    """Whether an answer to this problem could be taken for a verdict: options, or a gold such as Yes, No or (A)."""
+    if problem.verifier == "choice" or problem.meta.get("choices"):
+        return True
+    return NO_LETTER.sub("", problem.gold).casefold() in VERDICT_LIKE
+
+
+def word_map(template: Template) -> Mapping[str, str] | None:
+    """What the words mean that a judge is asked for, where they are not the usual ones."""
+    return dict(zip(template.words, VERDICTS[template.kind], strict=True)) if template.words else None
 
 
 def reflection_prompt(problem: Problem, text: str, view: View, rng: Random) -> WrittenPrompt:
@@ -150,13 +171,13 @@ def reflection_prompt(problem: Problem, text: str, view: View, rng: Random) -> W
 
 
 def show(text: str, view: View) -> str:
-    """What a prompt shows of a response: its last box's content (answer view), or all of it.
+    """What a prompt shows of a response: its last box's content (answer view), or all that is outside thoughts.
 
-    Answer view is used only where an answer was found; a response without one is shown as "(no answer)".
+    No view shows thinking. A response without an answer, or in full view of nothing but thoughts, is shown as
+    "(no answer)".
     """
-    if view is View.FULL:
-        return text.strip()
-    return read_answer(text) or "(no answer)"
+    shown = final_part(text).strip() if view is View.FULL else read_answer(text)
+    return shown or "(no answer)"
 
 
 def draw_letters(rng: Random) -> Mapping[str, str]:
@@ -242,7 +263,7 @@ def _is_correct(rollout: Rollout) -> bool:
 
 def _defuse(text: str) -> str:
     """Model text that can no longer be taken for our tags, for an image, or for a chat's control token (`<|...|>`)."""
-    return CONTROL_TOKEN.sub("< ", OWN_TAG.sub(r"&lt;\1", strip_thinking(text)))
+    return CONTROL_TOKEN.sub("< ", OWN_TAG.sub(r"&lt;\1", final_part(text)))
 
 
 def _joined(parts: list[TextPart | ImagePart]) -> tuple[TextPart | ImagePart, ...]:

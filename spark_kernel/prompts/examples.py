@@ -17,7 +17,7 @@ from spark_kernel.records import Kind, Message, Problem
 
 META = "worked_examples"
 """The key of a problem's meta that asks for examples."""
-PLACE = re.compile(r"\{(question|candidate|first|second|a|b)\}")
+PLACE = re.compile(r"(?<!\\boxed)\{(question|candidate|first|second|a|b)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,11 @@ def example_turns(template: Template, problem: Problem, places: Mapping[str, str
         filled = {**places, **example.places, "question": example.question}
         text = PLACE.sub(lambda match, filled=filled: filled[match.group(1)], template.text)  # type: ignore[misc]
         box = _letter(example.box, places) if template.letters else example.box
-        turns += [Message.of("user", text), Message.of("assistant", f"{example.working} {write_box(box)}.")]
+        working = example.working
+        if template.words:
+            box = template.words[example.box in ("No", "B")]
+            working = working.replace("answer A", "the first answer").replace("answer B", "the second answer")
+        turns += [Message.of("user", text), Message.of("assistant", f"{working} {write_box(box)}.")]
     return tuple(turns)
 
 

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from spark_kernel.prompts.thinking import final_part
 from spark_kernel.records import Parse
 
 BOX = re.compile(r"\\boxed\s*\{")
 BRACE = re.compile(r"\\+boxed\s*\{|\\.|[{}]", re.DOTALL)
-THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox)\s*\{([^{}]*)\}")
 
 
@@ -32,13 +32,8 @@ def write_box(content: str) -> str:
 
 
 def strip_thinking(text: str) -> str:
-    """The text outside `<think>` blocks.
-
-    An unclosed block reaches to the end. A lone `</think>` closes a block that the chat template opened, so
-    everything before it is thinking.
-    """
-    text = THINKING.sub("", text)
-    return text.rpartition("</think>")[2]
+    """The text outside thoughts (`prompts.thinking`)."""
+    return final_part(text)
 
 
 def read_boxes(text: str) -> list[str]:

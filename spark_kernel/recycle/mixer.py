@@ -94,6 +94,26 @@ def drop_surplus(built: Sequence[Built], context: Context) -> tuple[tuple[Built,
     return kept, tuple(exclusions)
 
 
+def balance_pairs(built: Sequence[Built], context: Context) -> tuple[tuple[Built, ...], tuple[Exclusion, ...]]:
+    """Of the pairs of an earlier and a reflected answer, equally many in which either is right; the surplus goes.
+
+    A reflection is right more often than what it looked at, and it reads differently: left alone, a judge would learn
+    to choose by form. Pairs of mixed groups are balanced among themselves, because `take` prefers them.
+    """
+    ids: set[str] = set()
+    for mixed in (True, False):
+        pairs = [item for item in built if item[0].later_is_right is not None and item[0].mixed is mixed]
+        sides = [[task.id for draft, task in pairs if draft.later_is_right is later] for later in (True, False)]
+        larger = max(sides, key=len)
+        ids |= set(sorted(larger, key=lambda name: _rank(name, context))[: abs(len(sides[0]) - len(sides[1]))])
+    exclusions = [
+        context.exclusion(ExclusionReason.BALANCE, task.id, task.kind, "which of the two answers is right")
+        for _, task in built
+        if task.id in ids
+    ]
+    return tuple(item for item in built if item[1].id not in ids), tuple(exclusions)
+
+
 def cap(
     tasks: Sequence[Task], judge_limit: int, reflection_limit: int, context: Context
 ) -> tuple[tuple[Task, ...], tuple[Exclusion, ...]]:

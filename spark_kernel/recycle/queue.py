@@ -53,7 +53,8 @@ class TaskQueue:
         """The tasks of this round's reward period, in order of preference, and the queue without them.
 
         Fewer than `minimum` waiting: none are taken. `fifo`: exactly `minimum` tasks, first in, first out, of any
-        kind. `mixed_first`: J judge and R reflection tasks; where there are fewer of one, the other takes its places.
+        kind. `mixed_first`: J judge and R reflection tasks; where there are fewer of one, the other takes its places,
+        unless its own quota is 0.
         Tasks of mixed groups go first, then those that were passed over least often. Among equals those recycled from
         solving and those recycled from reflections take turns, each first in, first out: re-evaluations, which wait at
         the head of the queue, would otherwise fill the judge's places round after round.
@@ -94,7 +95,9 @@ def _preferred(tasks: Sequence[Task], round: int) -> list[Task]:
 
 
 def _places(quotas: Quotas, judges: int, others: int) -> tuple[int, int]:
-    """How many judge and other tasks to take, when so many wait."""
+    """How many judge and other tasks to take, when so many wait; a quota of 0 takes none and borrows none."""
     spare_judge = max(0, quotas.judge - judges)
     spare_other = max(0, quotas.reflection - others)
-    return min(judges, quotas.judge + spare_other), min(others, quotas.reflection + spare_judge)
+    judge_places = quotas.judge + spare_other if quotas.judge else 0
+    other_places = quotas.reflection + spare_judge if quotas.reflection else 0
+    return min(judges, judge_places), min(others, other_places)

@@ -40,7 +40,7 @@ def recycle(
     """Judge and reflection tasks from the scored solve groups of a round; other groups offer nothing.
 
     At most J judge and R reflection tasks, a random subsample, where the queue is `fifo`; J + R of either where it is
-    `mixed_first`, because there `take` lets the quotas borrow from each other.
+    `mixed_first`, because there `take` lets the quotas borrow from each other; none of what has a quota of 0.
 
     Args:
         problems: the problem of every group, by id.
@@ -53,7 +53,8 @@ def recycle(
     chosen = [group for group in groups if group.task.kind is Kind.SOLVE]
     judges, reflections = quotas.judge, quotas.reflection
     if settings.order == "mixed_first":
-        judges = reflections = judges + reflections
+        both = judges + reflections
+        judges, reflections = (both if judges else 0), (both if reflections else 0)
     return _run(chosen, problems, Origin.SOLVE, Context(settings, seed, round), fits, judges, reflections)
 
 
@@ -123,6 +124,9 @@ def _run(
     surplus: tuple[Exclusion, ...] = ()
     if context.settings.balance_pointwise:
         built, surplus = mixer.drop_surplus(built, context)
+    if context.settings.balance_pairs:
+        built, one_sided = mixer.balance_pairs(built, context)
+        surplus = (*surplus, *one_sided)
     tasks, capped = mixer.cap([task for _, task in built], judge_limit, reflection_limit, context)
     kept = {task.id for task in tasks}
     return Recycled(

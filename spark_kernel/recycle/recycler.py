@@ -76,6 +76,14 @@ class Draft:
         score = self.sources[0].score
         return score is not None and score.correct is True
 
+    @property
+    def later_is_right(self) -> bool | None:
+        """For a pair of an earlier answer and one of the group's own: whether the later one is right; else None."""
+        if self.kind is not Kind.PAIRWISE or self.origin is not Origin.REFLECTION:
+            return None
+        correct, wrong = (source.task_id == self.group_id for source in self.sources)
+        return correct if correct is not wrong else None
+
     def starting(self, *, correct: bool) -> Draft:
         """The same opportunity with a source of this correctness; unchanged if it is so already or has no other."""
         if self.starts_correct is correct or self.other is None:

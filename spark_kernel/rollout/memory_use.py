@@ -31,6 +31,7 @@ def memory_demand(config: RunConfig) -> MemoryDemand:
         rows=min(rollout.batch_size or memory.LEAST_ROWS, memory.LEAST_ROWS) if rollout.engine == "transformers" else 0,
         micro_batch_tokens=config.learner.micro_batch_tokens,
         sampler=sampler,
+        learning_rate=config.learner.learning_rate,
     )
 
 

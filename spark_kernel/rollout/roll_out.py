@@ -10,7 +10,7 @@ from spark_kernel.config.sections import RolloutSection
 from spark_kernel.errors import StopCheck
 from spark_kernel.keyed_random import derive_seed
 from spark_kernel.prompts.prompt import task_prompts
-from spark_kernel.records import Group, Rollout, Task
+from spark_kernel.records import Group, Kind, Rollout, Task
 from spark_kernel.rollout.engine import RolloutEngine, Sampling
 
 
@@ -85,12 +85,24 @@ def roll_out(
 def fitting(
     engine: RolloutEngine, tasks: Sequence[Task], settings: RolloutSection, *, context_length: int, images_root: Path
 ) -> list[bool]:
-    """Whether each task's prompt is within the limit and leaves room for its output in the context."""
+    """Whether each task's prompt fits (`prompt_limit`)."""
     counts = engine.count_tokens(task_prompts(tasks, images_root))
     return [
-        count <= settings.max_prompt_tokens and count + settings.limit(task.kind) <= context_length
-        for task, count in zip(tasks, counts, strict=True)
+        count <= prompt_limit(settings, task.kind, context_length) for task, count in zip(tasks, counts, strict=True)
     ]
+
+
+def prompt_limit(settings: RolloutSection, kind: Kind, context_length: int | None) -> int:
+    """The longest prompt of a kind of task, in tokens: the one rule of training, evaluation and the test-time loop.
+
+    It is within the setting and leaves room for the kind's longest output in the context.
+
+    Args:
+        context_length: most tokens of prompt and output together; None where there is no bound.
+    """
+    if context_length is None:
+        return settings.max_prompt_tokens
+    return min(settings.max_prompt_tokens, context_length - settings.limit(kind))
 
 
 def _sampling(settings: RolloutSection, limit: int) -> Sampling:

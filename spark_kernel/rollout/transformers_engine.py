@@ -73,14 +73,17 @@ class TransformersEngine:
         """See `StreamingEngine.stream`."""
         _ = self.version
         self._check_lengths([prompt], self.count_tokens([prompt]), sampling)
-        text = IncrementalText(lambda ids: self._policy.encoder.decode([ids])[0])
+        encoder = self._policy.encoder
+        text = IncrementalText(lambda ids: encoder.decode_pieces([ids])[0])
+        if encoder.opened_thought:
+            on_text(encoder.opened_thought, 0)
 
         def on_token(token: int) -> None:
             if piece := text.push(token):
                 on_text(piece, text.tokens)
 
         (completion,) = self._decode([prompt], sampling, lambda _: None, check_stop, on_token)
-        if rest := text.rest(completion.text):
+        if rest := text.rest(encoder.decode_pieces([completion.token_ids])[0]):
             on_text(rest, text.tokens)
         return completion
 

@@ -120,6 +120,7 @@ REPORT_SCHEMAS: dict[str, pa.Schema] = {
             exclusions=COUNTS,
             balance_before=COUNTS,
             balance_after=COUNTS,
+            shortcut=FIGURES,
             evaluation=pa.string(),
             notes=pa.list_(pa.string()),
         )

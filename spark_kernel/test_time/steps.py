@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from spark_kernel.errors import InputError
@@ -53,7 +53,11 @@ class LoopSettings:
     @classmethod
     def faithful(cls, solve: Sampling, judge: Sampling, reflect: Sampling, *, reflections: int = 2) -> LoopSettings:
         """What the official code does: an unreadable verdict is a "no", the last reflection is returned unjudged."""
-        return cls(solve, judge, reflect, reflections=reflections, unparseable_is_no=True, judge_last=False)
+        return cls(solve, judge, reflect, reflections=reflections).by_rule(faithful=True)
+
+    def by_rule(self, *, faithful: bool) -> LoopSettings:
+        """These settings under the official code's rules, or, with `faithful` off, as they are."""
+        return replace(self, unparseable_is_no=True, judge_last=False) if faithful else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spark_kernel.prompts.prompt import Prompt
+from spark_kernel.prompts.thinking import final_part
 from spark_kernel.prompts.verdicts import BOX, read_verdict
 from spark_kernel.records import Group, Parse
 from spark_kernel.rollout.engine import RolloutEngine
 
 Encode = Callable[[str], Sequence[int]]
-"""Text to token ids, without special tokens."""
+"""The beginning of a recorded output to its token ids behind the prompt (`PromptEncoder.output_ids`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ def verdict_opening(text: str, allowed: Sequence[str]) -> str | None:
     if read_verdict(text, allowed).parse is not Parse.OK:
         return None
     for match in reversed(list(BOX.finditer(text))):
+        if not final_part(text[: match.end()]).endswith(match[0]):
+            continue  # inside a thought
         if read_verdict(text[match.start() :], allowed).parse is not Parse.NONE:
             return text[: match.end()]
     return None

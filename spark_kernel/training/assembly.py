@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from spark_kernel.config import RunConfig
+from spark_kernel.evaluate.leaks import Trained, check_not_trained
 from spark_kernel.evaluate.parts import EvaluationParts
 from spark_kernel.learner.learner import Learner
 from spark_kernel.learner.optimizers import STATE_BYTES, check_optimizer
@@ -31,7 +34,8 @@ class Parts:
     """Everything a trainer drives.
 
     `config`: the run's, with what was planned from memory filled in. `preflight`: the estimate of memory from before
-    the weights were loaded, None where none could be made. `remarks`: what the engine has to say.
+    the weights were loaded, None where none could be made. `learner_of`: another learner of the same model, by other
+    settings. `remarks`: what the engine has to say.
     """
 
     model: ModelDescription
@@ -40,6 +44,7 @@ class Parts:
     stream: ProblemStream
     pool: VerifierPool
     config: RunConfig
+    learner_of: Callable[[RunConfig], Learner]
     preflight: Preflight | None = None
     remarks: Remarks = field(default_factory=Remarks)
 
@@ -53,11 +58,16 @@ class Parts:
         self.for_evaluation.close()
 
 
-def assemble(config: RunConfig, *, images_root: Path) -> Parts:
+def assemble(config: RunConfig, *, images_root: Path, trained: Trained | None = None) -> Parts:
     """Load and build everything a run needs; cheap checks come before the weights are loaded.
 
+    Args:
+        images_root: the folder that the paths of problems' images start from.
+        trained: what was trained on before this run, of a fork.
+
     Raises:
-        InputError: anything about the configuration, problems or model that cannot work.
+        InputError: anything about the configuration, problems or model that cannot work, or a problem that is held out
+            and was trained on.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -67,15 +77,19 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
     pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
     try:
         stream = make_stream(config, pool)
+        if trained is not None and config.evaluation.every:
+            chosen = stream.held_out(config.evaluation.problems, seed=config.seed)
+            check_not_trained(chosen, trained, config.problems.held_out_fraction)
         preflight = check_memory(config.model, memory_demand(config))
         policy = load_policy(config.model, seed=config.seed)
         if config.model.gradient_checkpointing:
             policy.checkpoint_gradients()
         config = with_batch_plan(config, policy)
-        learner = make_learner(config, policy, images_root)
+        learner_of = partial(make_learner, policy=policy, images_root=images_root)
+        learner = learner_of(config)
         remarks = Remarks()
         engine = make_engine(config, policy, remarks)
-        return Parts(policy.description, engine, learner, stream, pool, config, preflight, remarks)
+        return Parts(policy.description, engine, learner, stream, pool, config, learner_of, preflight, remarks)
     except BaseException:
         pool.close()
         raise

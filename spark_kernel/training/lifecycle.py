@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,11 @@ import torch
 
 from spark_kernel.config import RunConfig, merge_settings, validate_config
 from spark_kernel.errors import InputError, RunFolderError
+from spark_kernel.evaluate.frozen import frozen_pool
+from spark_kernel.evaluate.leaks import check_known, trained_problems, write_trained
 from spark_kernel.learner.checkpoint import STATE_FOLDER
+from spark_kernel.models.precision import check_precision
+from spark_kernel.problems.checked_stream import make_stream
 from spark_kernel.recycle.queue import TaskQueue
 from spark_kernel.runs.bundles import ParentRun
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, verify_checkpoint
@@ -33,6 +39,7 @@ from spark_kernel.runs.new_folder import check_new_folder
 from spark_kernel.runs.writer import RunWriter
 from spark_kernel.training.assembly import Parts, assemble
 from spark_kernel.training.events import Listener
+from spark_kernel.training.forking import take_over
 from spark_kernel.training.state import RoundState, TrainerState
 from spark_kernel.training.trainer import TRAINER_STATE, Trainer
 
@@ -49,6 +56,7 @@ def start_run(config: RunConfig, path: str | Path, *, listeners: Sequence[Listen
     """
     run = Path(path)
     check_new_folder(run)
+    check_precision(config.model, config.learner.learning_rate)
     config = config.model_copy(update={"threads": config.threads or torch.get_num_threads()})
     parts = assemble(config, images_root=run.absolute())
     try:
@@ -102,8 +110,9 @@ def fork_run(
 ) -> Trainer:
     """A new run that goes on from a round of another (None: its last), with some settings changed.
 
-    The fork is self-contained: weights, optimizer, queue and what the queue refers to are copied. The KL reference
-    stays the initial policy of the first run.
+    The fork is self-contained: weights, optimizer, queue and what the queue refers to are copied, and the names of the
+    problems that were trained on. The KL reference stays the initial policy of the first run. Rounds after the newest
+    checkpoint are repeated with the parent's own settings.
 
     Args:
         source: the run to fork from; it is only read.
@@ -112,7 +121,8 @@ def fork_run(
         overrides: nested settings that differ; model.* and seed cannot.
 
     Raises:
-        InputError: a round the source does not have, or a setting that cannot change.
+        InputError: a round the source does not have, a setting that cannot change, or problems that would be held out
+            and were trained on.
         RunFolderError: source or target folder cannot be used.
     """
     parent = Path(source).absolute()
@@ -125,9 +135,16 @@ def fork_run(
     config = validate_config(merge_settings(old.model_dump(), overrides or {}))
     if config.model != old.model or config.seed != old.seed:
         raise InputError("A fork keeps model and seed of its parent: start a new run to change them.")
+    check_precision(config.model, config.learner.learning_rate)
     run = Path(path).absolute()
     check_new_folder(run)
-    parts = assemble(config, images_root=run)
+    history = (parent, parent / INHERITED)
+    checkpoint, _ = _newest_checkpoint(parent, at, in_flight=False)
+    if checkpoint is None and first_round(info) > 1:
+        raise RunFolderError(f"{parent} is a fork without a sound checkpoint: it cannot be forked again.")
+    trained = trained_problems(parent, at)
+    check_known(trained, other_problems=config.problems != old.problems and config.evaluation.every > 0)
+    parts = assemble(config, images_root=run, trained=trained)
     try:
         settings = parts.config.to_yaml()
         writer = RunWriter.create(run, settings, describe_environment(), parent=ParentRun(info.name, at))
@@ -136,18 +153,11 @@ def fork_run(
         raise
     try:
         shutil.copytree(parent / IMAGES, run / IMAGES, dirs_exist_ok=True)
-        state = _beginning(0)
-        checkpoint, _ = _newest_checkpoint(parent, at, in_flight=False)
-        if checkpoint is not None:
-            parts.learner.load(checkpoint.path)
-            parts.engine.take(parts.learner.publish(parts.engine.wanted))
-            state = _stored_state(checkpoint)
-        elif first_round(info) > 1:
-            raise RunFolderError(f"{parent} is a fork without a sound checkpoint: it cannot be forked again.")
-        history = (parent, parent / INHERITED)
-        trainer = Trainer(parts.config, writer, parts, state, listeners, history)
-        _replay(trainer, at)
-        _copy_history(trainer, history)
+        state = _brought_to(at, checkpoint, parts, old, writer, history, listeners)
+        take_over(state, parts.config, old, history)
+        _copy_history(state, run, history, shares_pool=_shares_pool(parts, history))
+        write_trained(trained, run)
+        trainer = Trainer(parts.config, writer, parts, state, listeners)
         trainer.checkpoint()
         return trainer
     except BaseException:
@@ -186,6 +196,37 @@ def _trainer_at(
     return trainer
 
 
+def _brought_to(
+    at: int,
+    checkpoint: CheckpointInfo | None,
+    parts: Parts,
+    old: RunConfig,
+    writer: RunWriter,
+    history: Sequence[Path],
+    listeners: Sequence[Listener],
+) -> TrainerState:
+    """A fork's parts as the parent stood after round `at`: its checkpoint, then its recorded updates again.
+
+    These are repeated as they were: by the parent's problems, rules and rate, whatever the fork's are.
+    """
+    own = parts
+    if parts.config != old and at > (checkpoint.round if checkpoint else 0):
+        own = replace(parts, config=old, learner=parts.learner_of(old), stream=make_stream(old, parts.pool))
+    state = _beginning(0)
+    if checkpoint is not None:
+        own.learner.load(checkpoint.path)
+        parts.engine.take(own.learner.publish(parts.engine.wanted))
+        state = _stored_state(checkpoint)
+    earlier = Trainer(own.config, writer, own, state, listeners, history)
+    _replay(earlier, at)
+    if own is not parts:
+        with tempfile.TemporaryDirectory(prefix=".repeated-", dir=writer.path) as folder:
+            own.learner.save(Path(folder))
+            parts.learner.load(Path(folder))
+        parts.engine.take(parts.learner.publish(parts.engine.wanted))
+    return earlier.state
+
+
 def _replay(trainer: Trainer, last: int) -> None:
     """Repeat the recorded updates of finished rounds."""
     behind = last - trainer.completed
@@ -220,17 +261,28 @@ def _beginning(completed: int) -> TrainerState:
     return TrainerState(completed, 0, TaskQueue(), RoundState(round=completed + 1))
 
 
-def _copy_history(trainer: Trainer, history: Sequence[Path]) -> None:
+def _copy_history(state: TrainerState, run: Path, history: Sequence[Path], *, shares_pool: bool) -> None:
     """Copy what the fork still needs of its parent: rounds whose tasks wait, and the first evaluation."""
-    inherited = trainer.writer.path / INHERITED
-    wanted = {task.round for task in trainer.state.queue.tasks}
+    inherited = run / INHERITED
+    wanted = {task.round for task in state.queue.tasks}
     for number in sorted(wanted):
         for folder in history:
             if (folder / ROUNDS / numbered(number)).is_dir():
                 shutil.copytree(folder / ROUNDS / numbered(number), inherited / ROUNDS / numbered(number))
                 break
+    if not shares_pool:
+        return
     for folder in reversed(history):
         evaluated = list_evaluations(folder)
         if evaluated:
             shutil.copytree(evaluation_folder(folder, evaluated[0]), evaluation_folder(inherited, evaluated[0]))
             break
+
+
+def _shares_pool(parts: Parts, history: Sequence[Path]) -> bool:
+    """Whether the parent's frozen pool is about problems that the fork evaluates; else the fork makes its own."""
+    config = parts.config
+    if not config.evaluation.every:
+        return True
+    evaluated = parts.stream.held_out(config.evaluation.problems, seed=config.seed)
+    return bool(frozen_pool((Path(), *history), 0).of(evaluated))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from spark_kernel.evaluate.kind_stats import exclusion_counts, kind_stats, task_counts
+from spark_kernel.evaluate.shortcut import shortcuts
 from spark_kernel.records import RoundReport
 from spark_kernel.training.state import RoundState
 
@@ -29,5 +30,6 @@ def round_report(flight: RoundState, *, policy_version: int, queue_length: int) 
         queue_length=queue_length,
         balance_before=dict(before),
         balance_after=dict(after),
+        shortcut=shortcuts(group.task for groups in flight.groups.values() for group in groups),
         notes=tuple(flight.notes),
     )

@@ -47,7 +47,7 @@ def verdict_meanings(task: Task) -> dict[str, str]:
         ValueError: the task is no judge task, or its label is not among the meanings.
     """
     if task.kind is Kind.PAIRWISE:
-        meanings = {"A": "A", "B": "B"}
+        meanings = dict(task.label_map) if task.label_map else {"A": "A", "B": "B"}
     elif task.kind is Kind.POINTWISE:
         meanings = dict(task.label_map) if task.label_map else {"Yes": "Yes", "No": "No"}
     else:

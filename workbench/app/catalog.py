@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.models.load import BUILT_IN, models_folder, resolve_model
 from spark_kernel.runs.checkpoints import list_checkpoints
@@ -31,13 +32,15 @@ OPEN_RUNS = 8
 class ModelChoice:
     """A model that may be asked. `name` is what a page sends; `path`: what loads it, or the checkpoint's folder.
 
-    `run`: the run's folder where it is a checkpoint, else None.
+    `run`: the run's folder where it is a checkpoint, else None. `settings`: of a model that is no checkpoint, where
+    they are not the usual ones.
     """
 
     name: str
     path: str
     run: Path | None = None
     round: int | None = None
+    settings: ModelSection | None = None
 
 
 @dataclass(slots=True)
@@ -49,12 +52,14 @@ class Catalog:
         models: models offered besides the starter model: hub ids, folders, built-in or downloaded names.
         recorded: folders of runs that are shown wherever the app runs, by name.
         downloaded: whether models that `workbench models get` fetched are offered too.
+        settings: how `models` are loaded and their prompts written, by name; the usual way where absent.
     """
 
     runs_root: Path
     models: Sequence[str] = ()
     recorded: Mapping[str, Path] = field(default_factory=dict)
     downloaded: bool = True
+    settings: Mapping[str, ModelSection] = field(default_factory=dict)
     _views: OrderedDict[Path, RunView] = field(default_factory=OrderedDict)
     _listed: tuple[float, list[RunSummary]] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -90,7 +95,7 @@ class Catalog:
 
     def model_choices(self) -> list[ModelChoice]:
         """The models that may be asked, the preferred one first."""
-        found = {name: ModelChoice(name, name) for name in (*self.models, STARTER)}
+        found = {name: ModelChoice(name, name, settings=self.settings.get(name)) for name in (*self.models, STARTER)}
         if self.downloaded and models_folder().is_dir():
             for config in sorted(models_folder().glob("*/config.json")):
                 if not config.parent.name.startswith("."):

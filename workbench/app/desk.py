@@ -184,7 +184,7 @@ class ModelDesk:
         sampling = Sampling(longest, question.temperature, max_prompt_tokens=respondent.context - longest)
         settings = LoopSettings(
             sampling, sampling, sampling, reflections=question.reflections, judge_view=question.view
-        )
+        ).by_rule(faithful=question.faithful)
         attempt = self_correct_live(
             respondent.engine,
             problem,
@@ -247,7 +247,7 @@ def load_respondent(choice: ModelChoice) -> Respondent:
 
     examples = False
     if choice.run is None:
-        policy = load_policy(ModelSection(path=choice.path))
+        policy = load_policy(choice.settings or ModelSection(path=choice.path))
     else:
         folder = Path(choice.path)
         verify_checkpoint(folder)
@@ -263,7 +263,7 @@ def load_respondent(choice: ModelChoice) -> Respondent:
     size = sum(parameter.numel() for parameter in policy.network.parameters())
     return Respondent(
         engine=TransformersEngine(policy),
-        encode=encoder.text_ids,
+        encode=encoder.output_ids,
         context=policy.loaded.context_length,
         eyes=encoder.reads_images,
         examples=examples,

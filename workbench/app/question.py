@@ -24,7 +24,7 @@ LARGEST_SEED = 2**31 - 1
 class Question:
     """A checked question. `gold` of the problem is empty where none was given; then no verifier is asked.
 
-    `new_tokens`: longest output of a step, None for what fits.
+    `new_tokens`: longest output of a step, None for what fits. `faithful`: the loop by the authors' rules.
     """
 
     problem: Problem
@@ -33,6 +33,7 @@ class Question:
     reflections: int
     view: View
     seed: int
+    faithful: bool = False
 
     @property
     def has_gold(self) -> bool:
@@ -52,6 +53,7 @@ def make_question(
     reflections: Any = 2,
     view: Any = "answer",
     seed: Any = 0,
+    faithful: Any = False,
 ) -> Question:
     """The question that a page sent.
 
@@ -69,6 +71,8 @@ def make_question(
         raise InputError(f"The verifier is one of {', '.join(VERIFIERS)}.")
     if view not in (View.ANSWER, View.FULL):
         raise InputError("The judge sees the answer or the full response.")
+    if not isinstance(faithful, bool):
+        raise InputError("The loop's rules are ours or the authors'.")
     images = () if image is None else (check_image(image, limits),)
     name = content_hash(question, *(ref.sha256 for ref in images))
     return Question(
@@ -78,6 +82,7 @@ def make_question(
         reflections=int(_number(reflections, "The number of reflections", 1, limits.reflections)),
         view=View(view),
         seed=int(_number(seed, "The seed", 0, LARGEST_SEED)),
+        faithful=faithful,
     )
 
 

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from workbench.app.access import USER, Access, decide_access
 from workbench.app.limits import LOCAL, PUBLIC, Limits
 
 if TYPE_CHECKING:
+    from spark_kernel.config.sections import ModelSection
     from workbench.app.tabs.live import Waiting
 
 PASSWORD_VARIABLE = "WORKBENCH_PASSWORD"
@@ -33,7 +34,10 @@ UNWANTED_SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class AppSettings:
-    """What to serve and for whom. `port` 0 takes a free one. `recorded`: runs that ship with the package, by name."""
+    """What to serve and for whom. `port` 0 takes a free one. `recorded`: runs that ship with the package, by name.
+
+    `model_settings`: of some of the `models`, by name, where they are not the usual ones.
+    """
 
     access: Access
     runs: Path
@@ -41,6 +45,7 @@ class AppSettings:
     port: int = 7860
     recorded: Mapping[str, Path] | None = None
     limits: Limits | None = None
+    model_settings: Mapping[str, ModelSection] = field(default_factory=dict)
 
     @property
     def bounds(self) -> Limits:
@@ -83,7 +88,9 @@ def serving(settings: AppSettings, load: Callable[..., object] | None = None) ->
         check_models(settings.models)
         bounds, access = settings.bounds, settings.access
         recorded = _recorded() if settings.recorded is None else settings.recorded
-        catalog = Catalog(settings.runs.absolute(), settings.models, recorded, downloaded=not access.public)
+        catalog = Catalog(
+            settings.runs.absolute(), settings.models, recorded, not access.public, settings.model_settings
+        )
         desk = ModelDesk(load or load_respondent, bounds.loaded_models)  # type: ignore[arg-type]
         context = AppContext(catalog, desk, bounds, SampleTables(bounds.rows), access.public)
         page = build_page(context)

@@ -11,9 +11,12 @@ from typing import Annotated
 
 import tyro
 
+from spark_kernel.config import validate_config
+from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import InputError
 from workbench.cli import OK
 from workbench.commands import quiet_transformers
+from workbench.config_flags import read_mapping
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,17 @@ class AppArguments:
             metavar="PATH_OR_ID ...", help="Models to offer besides the built-in one; the first is preferred."
         ),
     ] = ()
+    chat_template_kwargs: Annotated[
+        str,
+        tyro.conf.arg(
+            metavar="YAML",
+            help="What the chat templates of --model are given besides, e.g. '{enable_thinking: false}'; runs have "
+            "their own.",
+        ),
+    ] = ""
+    thinking_tags: Annotated[
+        str, tyro.conf.arg(metavar="YAML", help="Own thinking tags of --model, e.g. '{<scratch>: </scratch>}'.")
+    ] = ""
     runs: Annotated[Path, tyro.conf.arg(metavar="DIR", help="The folder that holds the runs.")] = Path("runs")
     port: Annotated[int, tyro.conf.arg(metavar="INT", help="Port to listen on; 0 takes a free one.")] = 7860
     address: Annotated[str, tyro.conf.arg(metavar="IP", help="Address to listen on.")] = "127.0.0.1"
@@ -57,7 +71,18 @@ def app(arguments: Sequence[str]) -> int:
         proxies=args.proxies,
     )  # fmt: skip
     quiet_transformers()
-    with serving(AppSettings(access, args.runs, args.model, args.port)) as running:
+    settings = AppSettings(access, args.runs, args.model, args.port, model_settings=_model_settings(args))
+    with serving(settings) as running:
         print(f"The app is at {running.url}  (Ctrl-C ends it)", flush=True)
         running.wait()
     return OK
+
+
+def _model_settings(args: AppArguments) -> dict[str, ModelSection]:
+    """The settings of the models that were named, where the flags say anything about them."""
+    arguments = read_mapping("--chat_template_kwargs", args.chat_template_kwargs)
+    tags = read_mapping("--thinking_tags", args.thinking_tags)
+    if (arguments or tags) and not args.model:
+        raise InputError("--chat_template_kwargs and --thinking_tags are about the models of --model: name one.")
+    given = {"chat_template_kwargs": arguments, "thinking_tags": tags}
+    return {name: validate_config({"model": given | {"path": name}}).model for name in args.model if arguments or tags}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from spark_kernel.evaluate.standalone import StandaloneEvaluation, Subject
 
 PRESET = "quickstart"
-SECTIONS = ("seed", "threads", "problems", "rollout", "verify", "evaluation")
+SECTIONS = ("seed", "threads", "problems", "rollout", "verify", "loop", "evaluation")
 WITHOUT = (
     "problems.per_round",
     "rollout.samples",
@@ -32,7 +32,14 @@ WITHOUT = (
     "evaluation.every",
 )
 """Settings of these sections that only training reads."""
-OF_MODEL = ("model.revision", "model.dtype", "model.device", "model.trust_remote_code")
+OF_MODEL = (
+    "model.revision",
+    "model.dtype",
+    "model.device",
+    "model.trust_remote_code",
+    "model.chat_template_kwargs",
+    "model.thinking_tags",
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         name for name in field_names() if name in OF_MODEL or (name.split(".")[0] in SECTIONS and name not in WITHOUT)
     ]
     refuse_unknown_flags(rest, ["round", "preset", "out"], settings)
-    if strange := sorted(set(mapped) - {*SECTIONS}):
+    if strange := sorted(set(mapped) - {*SECTIONS, "model"}):
         raise InputError(f"Settings of {strange[0]} have no part in an evaluation: leave them out.")
     default = EvalArguments(tyro.MISSING, Settings(load_config(PRESET), settings))
     args = parse_flags(default, "workbench eval", rest)

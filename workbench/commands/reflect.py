@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from spark_kernel.config import merge_settings, validate_config
 from spark_kernel.errors import InputError
 from spark_kernel.keyed_random import content_hash
 from spark_kernel.records import ImageRef, Problem, View
 from workbench.cli import OK
 from workbench.commands import quiet_transformers
+from workbench.config_flags import read_mapping
 
 if TYPE_CHECKING:
     from spark_kernel.models.policy import Policy
@@ -74,6 +76,20 @@ class ReflectArguments:
         float | None,
         tyro.conf.arg(metavar="FLOAT", help="0, the loop's default, takes the likeliest token; sampled answers: 1."),
     ] = None
+    faithful: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="The loop as the authors' code has it: an unreadable verdict is a no, the last reflection is returned "
+            "unjudged."
+        ),
+    ] = False
+    chat_template_kwargs: Annotated[
+        str,
+        tyro.conf.arg(metavar="YAML", help="What the chat template is given besides, e.g. '{enable_thinking: false}'."),
+    ] = ""
+    thinking_tags: Annotated[
+        str, tyro.conf.arg(metavar="YAML", help="The model's own thinking tags, e.g. '{<scratch>: </scratch>}'.")
+    ] = ""
     seed: Annotated[int, tyro.conf.arg(metavar="INT", help="Seed of every draw.")] = 0
     device: Annotated[str, tyro.conf.arg(metavar="NAME", help="auto, cpu, cuda, cuda:N.")] = "auto"
 
@@ -82,6 +98,7 @@ def reflect(arguments: Sequence[str]) -> int:
     """Answer one question."""
     args = tyro.cli(ReflectArguments, prog="workbench reflect", args=arguments, use_underscores=True)
     problem = _problem(args)
+    _model_settings(args)
     # After the cheap checks: these bring torch and transformers.
     from spark_kernel.prompts.examples import META
     from spark_kernel.rollout.engine import Sampling
@@ -98,7 +115,7 @@ def reflect(arguments: Sequence[str]) -> int:
     if longest >= context:
         raise InputError(f"--max_new_tokens {longest} is refused: the model's context has {context} tokens.")
     greedy = Sampling(longest, args.temperature or 0.0, max_prompt_tokens=context - longest)
-    engine, encode = TransformersEngine(policy), policy.encoder.text_ids
+    engine, encode = TransformersEngine(policy), policy.encoder.output_ids
     if args.method != "loop":
         return _choose(args, problem, engine, encode, greedy)
     started = time.perf_counter()
@@ -152,7 +169,8 @@ def _choose(args: ReflectArguments, problem: Problem, engine: RolloutEngine, enc
 def _loop_settings(args: ReflectArguments, sampling: Sampling) -> LoopSettings:
     from spark_kernel.test_time.steps import LoopSettings
 
-    return LoopSettings(sampling, sampling, sampling, reflections=args.reflections, judge_view=View(args.view))
+    usual = LoopSettings(sampling, sampling, sampling, reflections=args.reflections, judge_view=View(args.view))
+    return usual.by_rule(faithful=args.faithful)
 
 
 def _problem(args: ReflectArguments) -> Problem:
@@ -188,14 +206,13 @@ def _image(path: Path) -> ImageRef:
 
 def _load(args: ReflectArguments) -> tuple[Policy, bool]:
     """The model, or the policy of a run's checkpoint, and whether that run has worked examples in its prompts."""
-    from spark_kernel.config.sections import ModelSection
     from spark_kernel.models.policy import load_policy
 
-    run = Path(args.model)
+    run, own = Path(args.model), _model_settings(args)
     if not (run / "run.json").is_file():
         if args.round is not None:
             raise InputError(f"--round needs a run's folder as --model; {args.model} is none.")
-        return load_policy(ModelSection(path=args.model, device=args.device)), False
+        return load_policy(validate_config({"model": own | {"path": args.model}}).model), False
     from spark_kernel.learner.checkpoint import load_policy_state
     from spark_kernel.runs.checkpoints import find_checkpoint
     from spark_kernel.runs.configuration import read_config
@@ -208,10 +225,19 @@ def _load(args: ReflectArguments) -> tuple[Policy, bool]:
         raise InputError(
             f"The newest checkpoint of {run} stands in the middle of round {found.round}: give --round K, or resume it."
         )
-    policy = load_policy(config.model.model_copy(update={"device": args.device}), seed=config.seed)
+    policy = load_policy(validate_config(merge_settings(config.model_dump(), {"model": own})).model, seed=config.seed)
     load_policy_state(policy, found.path)
     print(f"Checkpoint {found.name} of {run}\n")
     return policy, config.problems.worked_examples
+
+
+def _model_settings(args: ReflectArguments) -> dict[str, object]:
+    """What the flags say about the model, as settings of its section; what was not given is left out."""
+    given = {
+        "chat_template_kwargs": read_mapping("--chat_template_kwargs", args.chat_template_kwargs),
+        "thinking_tags": read_mapping("--thinking_tags", args.thinking_tags),
+    }
+    return {"device": args.device, **{name: value for name, value in given.items() if value}}
 
 
 def _print_findings(steps: Sequence[tuple[str, Attempt, Step]], problem: Problem) -> None:

@@ -29,6 +29,7 @@ def round_metrics(report: RoundReport) -> dict[str, float]:
         ("exclusions", report.exclusions),
         ("balance/before", report.balance_before),
         ("balance/after", report.balance_after),
+        ("shortcut", report.shortcut),
     ):
         found |= _numbers(prefix, counts)
     found["seconds/total"] = float(sum(report.seconds_by_phase.values()))

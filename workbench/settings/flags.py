@@ -142,6 +142,18 @@ def read_value(flag: str, text: str) -> Any:
         raise InputError(f"{flag} {text!r} is not readable as YAML: {' '.join(str(error).split())}.") from None
 
 
+def read_mapping(flag: str, text: str) -> dict[str, Any]:
+    """A mapping as YAML reads it, e.g. "{enable_thinking: false}"; an empty text is an empty mapping.
+
+    Raises:
+        InputError: it is not YAML, or no mapping with text keys.
+    """
+    value = read_value(flag, text) if text.strip() else {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise InputError(f"{flag} {text!r} is refused: a mapping such as {{enable_thinking: false}}.")
+    return value
+
+
 def _flags_of_section(info: StructTypeInfo) -> StructConstructorSpec | None:
     """tyro's rule for `Settings`: a flag for each setting, and the same rule again for each section inside."""
     settings = info.default

@@ -156,13 +156,31 @@ def build_live(context: AppContext) -> LiveTab:
                     value="answer",
                     label="The judge sees",
                 )  # fmt: skip
+                faithful = gr.Checkbox(
+                    False,
+                    label="The loop as the authors' code has it",
+                    info="An unreadable verdict is a no; the last reflection is returned unjudged.",
+                )
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
     status = gr.HTML(_status(""), elem_id="sw-status", elem_classes="sw-live-status", js_on_load=None)
     answers = gr.Markdown(
         one_block(notice(WELCOME)), elem_id="sw-answers", latex_delimiters=LATEX, sanitize_html=True, container=False
     )
     waiting = Waiting(limits.per_client)
-    inputs = [question, first, second, image, gold, verifier, temperature, new_tokens, reflections, view, seed]
+    inputs = [
+        question,
+        first,
+        second,
+        image,
+        gold,
+        verifier,
+        temperature,
+        new_tokens,
+        reflections,
+        view,
+        seed,
+        faithful,
+    ]
     reply = _replier(context, waiting)
     common: dict[str, Any] = {
         "inputs": inputs,
@@ -197,6 +215,7 @@ def _replier(context: AppContext, waiting: Waiting) -> Callable[..., AsyncIterat
         reflections: Any = 2,
         view: Any = "answer",
         seed: Any = 0,
+        faithful: Any = False,
         request: gr.Request = None,  # type: ignore[assignment]
     ) -> AsyncIterator[tuple[str, str]]:
         """Answer, judge, reflect; the columns as HTML and a sentence about how it stands, again and again."""
@@ -204,6 +223,7 @@ def _replier(context: AppContext, waiting: Waiting) -> Callable[..., AsyncIterat
             asked = make_question(
                 question, context.limits, image=_uploaded(image), gold=gold, verifier=verifier,
                 temperature=temperature, new_tokens=new_tokens, reflections=reflections, view=view, seed=seed,
+                faithful=faithful,
             )  # fmt: skip
             choices = _choices(context, first, second)
             client, page = _client(request), str(request.session_hash)
