@@ -1,13 +1,27 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spark_kernel.config import load_config, validate_config
 from spark_kernel.errors import InputError
 from spark_kernel.problems.arithmetic import ArithmeticSource
-from spark_kernel.problems.held_out import canonical_text, held_out_position, is_held_out
+from spark_kernel.problems.held_out import (
+    GIVEN_IMAGES,
+    canonical_text,
+    held_out_position,
+    is_held_out,
+    may_be_evaluated,
+)
+from spark_kernel.problems.stream import ProblemStream
 from spark_kernel.records import ImageRef, Problem
+from spark_kernel.runs.configuration import read_config
+from workbench.views.snapshot import run_config
 
 
 def problem(question: str, *shas: str, **changes: str) -> Problem:
@@ -73,8 +87,8 @@ def test_a_larger_fraction_holds_out_more(question: str, one: float, other: floa
 
 def test_the_share_is_the_fraction() -> None:
     """2,000 distinct questions: the count is binomial, and 5 standard deviations are allowed."""
-    questions = {ArithmeticSource(seed=3).problem(index).question for index in range(2300)}
-    subjects = [problem(question) for question in sorted(questions)][:2000]
+    questions = {f"What is {index} plus {index * 7}?" for index in range(2000)}
+    subjects = [problem(question) for question in sorted(questions)]
     assert len(subjects) == 2000
     for fraction in (0.1, 0.5):
         count = sum(is_held_out(subject, fraction) for subject in subjects)
@@ -85,3 +99,108 @@ def test_the_share_is_the_fraction() -> None:
 def test_an_impossible_fraction_is_refused(fraction: float) -> None:
     with pytest.raises(InputError, match="0 to 1"):
         is_held_out(problem("x"), fraction)
+
+
+# The second form: one problem however it is read.
+
+
+def test_the_second_form_leaves_plain_problems_where_they_were() -> None:
+    """So a new run holds out what an old one held out, wherever there is nothing to normalise."""
+    for subject in (problem("What is 2 + 2?"), problem("What is 2 + 2?", "0" * 64), problem("Straße ﬁn ①")):
+        assert held_out_position(subject, 1) == held_out_position(subject, 2)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "images"),
+    [
+        ("How wide?", "<image>How wide?", 1),
+        ("From <image> to <image>", "From to", 2),
+        ("What is 2 + 2?", "What is 2 + 2? Please reason step by step, and put your final answer within \\boxed{}.", 0),
+        ("Which?\nA. a", "Which?\nA. a\nAnswer with the option's letter from the given choices directly.", 0),
+        (
+            "Start with 17, add 25, then take away 8. What do you get?",
+            "Begin at 17, add 25, then subtract 8. Where do you end?",
+            0,
+        ),
+        (
+            "Take 3, multiply by 4. Which number is it?",
+            "Start with 3, multiply by 4. What do you get? Put your final answer in \\boxed{}.",
+            0,
+        ),
+    ],
+)
+def test_one_problem_however_it_is_read(one: str, other: str, images: int) -> None:
+    first, second = (problem(text, *("ab"[:images])) for text in (one, other))
+    assert canonical_text(first) == canonical_text(second)
+    assert canonical_text(first, 1) != canonical_text(second, 1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Take 3, multiply by 4. Which number is it?", "Take 3, multiply by 5. Which number is it?"),
+        ("Take 3, multiply by 4. Which number is it?", "Take 3, add 4. Which number is it?"),
+        ("Take 3, add 4, then add 5. Which number is it?", "Take 3, add 5, then add 4. Which number is it?"),
+        ("What is <image>?", "What is?"),  # without images the mark is text
+        ("Find x. Give it as a common fraction.", "Find x."),
+    ],
+)
+def test_what_differs_stays_apart(one: str, other: str) -> None:
+    assert canonical_text(problem(one)) != canonical_text(problem(other))
+
+
+def test_a_chain_is_trained_on_in_no_phrasing_where_any_is_evaluated() -> None:
+    source = ArithmeticSource(seed=3, max_operations=2, max_value=20)
+    subjects = [source.problem(index) for index in range(4000)]
+    evaluated = {canonical_text(p) for p in subjects if may_be_evaluated(p, 0.3)}
+    trained = {canonical_text(p) for p in subjects if not is_held_out(p, 0.3)}
+    assert len(evaluated) > 50
+    assert not evaluated & trained
+    phrasings = {canonical_text(p, 1) for p in subjects if canonical_text(p) in evaluated}
+    assert len(phrasings) > len(evaluated), "some of them were met in several phrasings"
+    assert all(is_held_out(p, 0.3, 1) for p in subjects if may_be_evaluated(p, 0.3)), "unseen by the starter"
+
+
+@pytest.mark.parametrize("form", [1, 2])
+@given(st.text(), st.floats(0, 1))
+def test_what_is_evaluated_is_held_out(form: int, question: str, fraction: float) -> None:
+    subject = problem(question)
+    assert is_held_out(subject, fraction, form) or not may_be_evaluated(subject, fraction, form)
+
+
+def test_an_image_that_was_made_smaller_counts_as_published() -> None:
+    smaller = replace(problem("Which?", "b" * 64), meta={GIVEN_IMAGES: ["a" * 64]})
+    assert canonical_text(smaller) == canonical_text(problem("Which?", "a" * 64))
+
+
+# A run keeps the form it began with.
+
+BEFORE = "seed: 3\nproblems: {source: files, options: {path: a.jsonl}}\n"
+
+
+def test_a_run_from_before_there_were_forms_keeps_its_split(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(BEFORE)
+    assert load_config(tmp_path / "config.yaml").problems.canonical_form == 2, "a person's own file is a new run's"
+    (tmp_path / "run.json").write_text("{}")
+    for read in (read_config(tmp_path), load_config(tmp_path / "config.yaml"), run_config(BEFORE)):
+        assert read.problems.canonical_form == 1
+        assert read.problems.options == {"path": "a.jsonl", "format": "columns-1"}
+        assert validate_config(yaml.safe_load(read.to_yaml())) == read
+
+
+def test_a_new_run_stores_its_form(tmp_path: Path) -> None:
+    config = load_config("quickstart")
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert read_config(tmp_path) == config
+    assert config.problems.canonical_form == 2
+
+
+@pytest.mark.parametrize("form", [1, 2])
+def test_the_stream_splits_by_its_runs_form(form: int) -> None:
+    stream = ProblemStream(ArithmeticSource(seed=5), seed=0, held_out_fraction=0.2, canonical_form=form)
+    trained, evaluated = stream.take(0, 300, round=1).problems, stream.held_out(60, seed=0)
+    assert not any(is_held_out(p, 0.2, form) for p in trained)
+    assert all(may_be_evaluated(p, 0.2, form) for p in evaluated)
+    # The second form is the stricter one: what it trains on, a run of the first form might have trained on.
+    assert any(is_held_out(p, 0.2, 2) for p in trained) == (form == 1)
+    assert all(is_held_out(p, 0.2, 1) for p in evaluated)

@@ -44,6 +44,7 @@ def make_stream(config: RunConfig, pool: VerifierPool) -> ProblemStream:
         held_out_fraction=config.problems.held_out_fraction,
         on_bad_problem=config.problems.on_bad_problem,
         check_problems=checker.check,
+        canonical_form=config.problems.canonical_form,
     )
     if stream.trainable_count is None:
         stream.take(0, config.problems.per_round, round=1)  # a first look: taking is repeatable
