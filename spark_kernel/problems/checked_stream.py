@@ -56,6 +56,13 @@ def make_stream(config: RunConfig, pool: VerifierPool) -> ProblemStream:
     return stream
 
 
+def _with_hint(fault: str | None, config: RunConfig) -> str | None:
+    """A gold's fault with where to read on, for problems of files."""
+    if fault is None or config.problems.source != "files":
+        return fault
+    return f"{fault} Which settings read a gold otherwise: `workbench check`, docs/problems.md."
+
+
 class _ProblemChecker:
     """Checks gold answers of all problems, and the length of the first prompts."""
 
@@ -68,7 +75,7 @@ class _ProblemChecker:
 
     def check(self, problems: Sequence[Problem]) -> list[str | None]:
         """For each problem, what is wrong with it; None where it can be used."""
-        golds = self._pool.check_golds(problems)
+        golds = [_with_hint(fault, self._config) for fault in self._pool.check_golds(problems)]
         return [fault or self._against_model(problem) for problem, fault in zip(problems, golds, strict=True)]
 
     def _against_model(self, problem: Problem) -> str | None:

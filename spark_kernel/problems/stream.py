@@ -17,7 +17,7 @@ from typing import Literal
 from spark_kernel.errors import InputError, ProblemError
 from spark_kernel.keyed_random import derive_seed, keyed_random
 from spark_kernel.problems.held_out import CANONICAL_FORM, FIRST_FORM, canonical_text, is_held_out, may_be_evaluated
-from spark_kernel.problems.source import ProblemSource
+from spark_kernel.problems.source import ProblemSource, skipped_rows
 from spark_kernel.records import Exclusion, ExclusionReason, Problem
 
 PATIENCE = 20_000
@@ -82,6 +82,7 @@ class ProblemStream:
         self._trainable: list[int] = []
         self._held_out: list[int] = []
         self._shut_out: list[tuple[ExclusionReason, str, str]] = []
+        self._shut_out += [(row.reason, row.place, row.detail) for row in skipped_rows(source)]
         if source.size is not None:
             self._distinct = self._survey(source.size)
 
