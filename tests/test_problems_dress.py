@@ -17,7 +17,7 @@ from PIL import Image
 from spark_kernel.errors import InputError, ProblemError
 from spark_kernel.problems.answer_format import set_apart
 from spark_kernel.problems.files import FilesSource
-from spark_kernel.problems.held_out import canonical_text
+from spark_kernel.problems.held_out import CANONICAL_FORM, canonical_text
 from spark_kernel.problems.stream import ProblemStream
 from spark_kernel.records import ExclusionReason
 from tests.helpers.problem_files import SPARK_END, chat, png, read, written
@@ -118,7 +118,7 @@ def test_an_image_part_is_made_as_small_as_it_says(tmp_path: Path) -> None:
         (found,) = read(written(tmp_path, f"{number}.jsonl", row(**more)))
         with Image.open(found.images[0].path) as image:
             sizes.append(image.size)
-        texts.add(canonical_text(found))
+        texts.add(canonical_text(found, CANONICAL_FORM))
     assert sizes == [(400, 200), (400, 200), (100, 50), (400, 200)]
     assert len(texts) == 1, "the same problem, however large it is shown"
     with pytest.raises(ProblemError, match="max_pixels must be a whole number"):
@@ -267,4 +267,4 @@ def test_chat_and_columns_are_one_problem(tmp_path: Path) -> None:
         one, other = (
             read(written(tmp_path, f"{n}.jsonl", row), format="columns", **options)[0] for n, row in enumerate(rows)
         )
-        assert canonical_text(one) == canonical_text(other)
+        assert canonical_text(one, CANONICAL_FORM) == canonical_text(other, CANONICAL_FORM)

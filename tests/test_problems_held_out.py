@@ -12,6 +12,7 @@ from spark_kernel.config import load_config, validate_config
 from spark_kernel.errors import InputError
 from spark_kernel.problems.arithmetic import ArithmeticSource
 from spark_kernel.problems.held_out import (
+    CANONICAL_FORM,
     GIVEN_IMAGES,
     canonical_text,
     held_out_position,
@@ -40,15 +41,15 @@ def problem(question: str, *shas: str, **changes: str) -> Problem:
 )
 def test_positions_never_change(subject: Problem, position: float) -> None:
     """These numbers decide which problems a trained model has never seen: changing them leaks evaluation data."""
-    assert held_out_position(subject) == position
-    assert not is_held_out(subject, position)
-    assert is_held_out(subject, position + 1e-9)
+    assert held_out_position(subject, CANONICAL_FORM) == position
+    assert not is_held_out(subject, position, CANONICAL_FORM)
+    assert is_held_out(subject, position + 1e-9, CANONICAL_FORM)
 
 
 @given(st.text(), st.text(), st.text(), st.text())
 def test_only_what_is_asked_counts(question: str, identity: str, gold: str, verifier: str) -> None:
     other = problem(question, id=identity, gold=gold, verifier=verifier)
-    assert held_out_position(other) == held_out_position(problem(question))
+    assert held_out_position(other, CANONICAL_FORM) == held_out_position(problem(question), CANONICAL_FORM)
 
 
 @pytest.mark.parametrize(
@@ -61,28 +62,35 @@ def test_only_what_is_asked_counts(question: str, identity: str, gold: str, veri
     ],
 )
 def test_spelling_variants_are_one_problem(one: str, same: str) -> None:
-    assert canonical_text(problem(one)) == canonical_text(problem(same))
+    assert canonical_text(problem(one), CANONICAL_FORM) == canonical_text(problem(same), CANONICAL_FORM)
 
 
 def test_images_count_with_their_order() -> None:
-    texts = {canonical_text(problem("Which?", *shas)) for shas in [(), ("a",), ("b",), ("a", "b"), ("b", "a")]}
+    texts = {
+        canonical_text(problem("Which?", *shas), CANONICAL_FORM)
+        for shas in [(), ("a",), ("b",), ("a", "b"), ("b", "a")]
+    }
     assert len(texts) == 5
 
 
 def test_a_question_cannot_pose_as_an_image() -> None:
-    assert canonical_text(problem("Which?\nimage a")) != canonical_text(problem("Which?", "a"))
+    assert canonical_text(problem("Which?\nimage a"), CANONICAL_FORM) != canonical_text(
+        problem("Which?", "a"), CANONICAL_FORM
+    )
 
 
 @given(st.text())
 def test_the_canonical_question_is_stable(question: str) -> None:
-    once = canonical_text(problem(question))
-    assert canonical_text(problem(once)) == once
+    once = canonical_text(problem(question), CANONICAL_FORM)
+    assert canonical_text(problem(once), CANONICAL_FORM) == once
 
 
 @given(st.text(), st.floats(0, 1), st.floats(0, 1))
 def test_a_larger_fraction_holds_out_more(question: str, one: float, other: float) -> None:
     small, large = sorted((one, other))
-    assert is_held_out(problem(question), large) or not is_held_out(problem(question), small)
+    assert is_held_out(problem(question), large, CANONICAL_FORM) or not is_held_out(
+        problem(question), small, CANONICAL_FORM
+    )
 
 
 def test_the_share_is_the_fraction() -> None:
@@ -91,14 +99,14 @@ def test_the_share_is_the_fraction() -> None:
     subjects = [problem(question) for question in sorted(questions)]
     assert len(subjects) == 2000
     for fraction in (0.1, 0.5):
-        count = sum(is_held_out(subject, fraction) for subject in subjects)
+        count = sum(is_held_out(subject, fraction, CANONICAL_FORM) for subject in subjects)
         assert abs(count - 2000 * fraction) < 5 * (2000 * fraction * (1 - fraction)) ** 0.5
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan")])
 def test_an_impossible_fraction_is_refused(fraction: float) -> None:
     with pytest.raises(InputError, match="0 to 1"):
-        is_held_out(problem("x"), fraction)
+        is_held_out(problem("x"), fraction, CANONICAL_FORM)
 
 
 # The second form: one problem however it is read.
@@ -131,7 +139,7 @@ def test_the_second_form_leaves_plain_problems_where_they_were() -> None:
 )
 def test_one_problem_however_it_is_read(one: str, other: str, images: int) -> None:
     first, second = (problem(text, *("ab"[:images])) for text in (one, other))
-    assert canonical_text(first) == canonical_text(second)
+    assert canonical_text(first, CANONICAL_FORM) == canonical_text(second, CANONICAL_FORM)
     assert canonical_text(first, 1) != canonical_text(second, 1)
 
 
@@ -146,19 +154,21 @@ def test_one_problem_however_it_is_read(one: str, other: str, images: int) -> No
     ],
 )
 def test_what_differs_stays_apart(one: str, other: str) -> None:
-    assert canonical_text(problem(one)) != canonical_text(problem(other))
+    assert canonical_text(problem(one), CANONICAL_FORM) != canonical_text(problem(other), CANONICAL_FORM)
 
 
 def test_a_chain_is_trained_on_in_no_phrasing_where_any_is_evaluated() -> None:
     source = ArithmeticSource(seed=3, max_operations=2, max_value=20)
     subjects = [source.problem(index) for index in range(4000)]
-    evaluated = {canonical_text(p) for p in subjects if may_be_evaluated(p, 0.3)}
-    trained = {canonical_text(p) for p in subjects if not is_held_out(p, 0.3)}
+    evaluated = {canonical_text(p, CANONICAL_FORM) for p in subjects if may_be_evaluated(p, 0.3, CANONICAL_FORM)}
+    trained = {canonical_text(p, CANONICAL_FORM) for p in subjects if not is_held_out(p, 0.3, CANONICAL_FORM)}
     assert len(evaluated) > 50
     assert not evaluated & trained
-    phrasings = {canonical_text(p, 1) for p in subjects if canonical_text(p) in evaluated}
+    phrasings = {canonical_text(p, 1) for p in subjects if canonical_text(p, CANONICAL_FORM) in evaluated}
     assert len(phrasings) > len(evaluated), "some of them were met in several phrasings"
-    assert all(is_held_out(p, 0.3, 1) for p in subjects if may_be_evaluated(p, 0.3)), "unseen by the starter"
+    assert all(is_held_out(p, 0.3, 1) for p in subjects if may_be_evaluated(p, 0.3, CANONICAL_FORM)), (
+        "unseen by the starter"
+    )
 
 
 @pytest.mark.parametrize("form", [1, 2])
@@ -170,7 +180,7 @@ def test_what_is_evaluated_is_held_out(form: int, question: str, fraction: float
 
 def test_an_image_that_was_made_smaller_counts_as_published() -> None:
     smaller = replace(problem("Which?", "b" * 64), meta={GIVEN_IMAGES: ["a" * 64]})
-    assert canonical_text(smaller) == canonical_text(problem("Which?", "a" * 64))
+    assert canonical_text(smaller, CANONICAL_FORM) == canonical_text(problem("Which?", "a" * 64), CANONICAL_FORM)
 
 
 # A run keeps the form it began with.

@@ -30,9 +30,10 @@ GIVEN_IMAGES = "given_images"
 """The key of a problem's meta with the SHA-256 of its images as published, where reading them made them smaller."""
 
 
-def canonical_text(problem: Problem, form: int = CANONICAL_FORM) -> str:
+def canonical_text(problem: Problem, form: int) -> str:
     """What makes two problems the same: the normalised question, then one line per image with its SHA-256, in order.
 
+    `form` has no default on purpose, here and below: what a run trained on is told by the run's own form.
     Normalised: Unicode NFKC and full case folding, every run of white space one space, none at
     the ends. A normalised question has no line break, so the lines cannot be confused.
     """
@@ -48,12 +49,12 @@ def normalise_question(question: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
-def held_out_position(problem: Problem, form: int = CANONICAL_FORM) -> float:
+def held_out_position(problem: Problem, form: int) -> float:
     """Where the canonical problem falls in [0, 1): the first 8 bytes of its BLAKE2b digest, as a share."""
     return _position(canonical_text(problem, form))
 
 
-def is_held_out(problem: Problem, fraction: float, form: int = CANONICAL_FORM) -> bool:
+def is_held_out(problem: Problem, fraction: float, form: int) -> bool:
     """Whether the problem is kept out of training when this share of all problems is kept for evaluation.
 
     An arithmetic chain under form 2 is kept out of training where its chain falls into the bucket and where its
@@ -65,7 +66,7 @@ def is_held_out(problem: Problem, fraction: float, form: int = CANONICAL_FORM) -
     return any(position < fraction for position in _positions(problem, fraction, form))
 
 
-def may_be_evaluated(problem: Problem, fraction: float, form: int = CANONICAL_FORM) -> bool:
+def may_be_evaluated(problem: Problem, fraction: float, form: int) -> bool:
     """Whether the problem is one of those that evaluations ask about; such a problem is always held out.
 
     An arithmetic chain under form 2 is asked about only where chain and phrasing both fall into the bucket: the
