@@ -261,10 +261,12 @@ class ExclusionReason(StrEnum):
 
     BAD_PROBLEM = "bad_problem"
     """The problem record is malformed (skipped on request)."""
+    BLANK = "blank"
+    """An empty line or record of a problem file."""
     HELD_OUT = "held_out"
     """The problem belongs to the held-out bucket."""
     REPEATED = "repeated"
-    """The problem already stands in this round (an epoch ended inside it)."""
+    """The problem already stands in this round (an epoch ended inside it), or further up in its file."""
     PROMPT_TOO_LONG = "prompt_too_long"
     """The prompt does not fit the context, not even in answer view."""
     VERIFIER_TIMEOUT = "verifier_timeout"

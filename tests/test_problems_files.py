@@ -86,7 +86,7 @@ def test_the_same_records_in_every_format_are_the_same_problems(write: Callable[
     assert found[0][0][1:3] == ('Say "hi",\nplease: 1, 2 or 3?', "2")
     places = {path.name: [p.meta["record"].removeprefix(f"{path}:") for p in problems(path)] for path in paths}
     assert places["a.csv"] == ["2", "4"]
-    assert places["a.json"] == ["2", "6"]
+    assert places["a.json"] == ["record 1, line 2", "record 2, line 6"]
     assert places["a.parquet"] == ["row 1", "row 2"]
 
 
@@ -103,11 +103,9 @@ def test_columns_are_mapped(write: Callable[..., Path]) -> None:
 
 JSONL_MISTAKES = [
     ('{"question": "x"', r"broken JSON: Expecting ',' delimiter at column 17\."),
-    ("", r"the line is empty\."),
-    ("   ", r"the line is empty\."),
     (b'{"question": "\xff\xfe", "gold": "1"}', r"the line is not UTF-8 \(byte 15\)\."),
     ("[1, 2]", r"the record is an array, not an object with named fields\."),
-    ('{"question": "x", "gold": NaN}', r"unusable JSON: NaN is no JSON number\."),
+    ('{"question": "x", "gold": NaN}', r"the gold is nan\."),
     ('{"question": "x", "question": "y", "gold": 1}', r'the field "question" stands twice in one object\.'),
     ("[" * 100_000, r"unusable JSON: maximum recursion depth"),
     ('{"question": "x", "gold": ' + "9" * 5000 + "}", r"unusable JSON: Exceeds the limit"),
@@ -118,13 +116,19 @@ JSONL_MISTAKES = [
     ({"question": ["x"], "gold": "4"}, r"the question must be a text, not list\."),
     ({"question": "x", "gold": " "}, r"the gold is empty\."),
     ({"question": "x", "gold": True}, r"the gold must be a text or a number, not bool\."),
-    ({"question": "x", "gold": ["4", "5"]}, r"the gold must be a text or a number, not list\."),
+    ({"question": "x", "gold": [["4"]]}, r"the gold must be a text or a number, not list\."),
+    ({"question": "x", "gold": []}, r"the gold is an empty list\."),
+    ({"question": "x", "gold": {"value": 4}}, r'an object with the fields "value": name one of them by its path'),
+    ({"question": "x", "gold": "N/A"}, r'the gold "N/A" only says that there is none'),
     ('{"question": "\\ud800", "gold": "4"}', r"the question holds half of a surrogate pair"),
     ({"question": "x", "gold": "4", "id": 1.5}, r"the id must be a text or a whole number, not float\."),
-    ({"question": "x", "gold": "4", "id": "one"}, r'the id "one" was given before, at .*a\.jsonl:1\.'),
+    (
+        {"question": "x", "gold": "4", "id": "one"},
+        r'the id "one" was given before, at .*jsonl:1, with another q',
+    ),
     (
         {"question": "what  IS 2 + 2?", "gold": "5"},
-        r"with the same question and images, was given before, at .*a\.jsonl:2\.",
+        r'with the same question and images was given before, at .*jsonl:2, with the gold "4" where this one has "5"\.',
     ),
     ({"question": "<image> <image>", "gold": "4"}, r"2 <image> marks for 0 images\."),
     ({"question": "x", "gold": "4", "image": "gone.png"}, r"There is no image file .*gone\.png\."),
@@ -132,7 +136,7 @@ JSONL_MISTAKES = [
     ({"question": "x", "gold": "4", "image": "/etc/passwd"}, r"the image /etc/passwd lies outside"),
     ({"question": "x", "gold": "4", "image": "https://example.com/a.png"}, r"is not downloaded: save it"),
     ({"question": "x", "gold": "4", "image": "a\u0000b"}, r"is no path|cannot be read"),
-    ({"question": "x", "gold": "4", "image": 3}, r"an image must be a path, a data URI or bytes\."),
+    ({"question": "x", "gold": "4", "image": 3}, r"an image must be a path, a data URI, base64 or bytes\."),
     ({"question": "x", "gold": "4", "image": "data:image/png;base64,@@"}, r"no valid base64\."),
     ({"question": "x", "gold": "4", "image": "text.jsonl"}, r"text\.jsonl is not an image in a known format: PNG"),
     ({"question": "x", "gold": "A", "choices": ["only"]}, r"the choices must be a list of 2 to 26 texts\."),
@@ -193,12 +197,12 @@ def test_a_file_broken_as_a_whole_stops_at_once(
 
 
 def test_a_json_array_goes_on_after_a_bad_record(write: Callable[..., Path]) -> None:
-    path = write("a.json", "[", f"{json.dumps(GOOD)},", '{"question": "x", "gold": NaN},', "7,", f"{json.dumps(MORE)}]")
+    path = write("a.json", "[", f"{json.dumps(GOOD)},", '{"gold": 1, "gold": 2},', "7,", f"{json.dumps(MORE)}]")
     source = FilesSource(path=str(path))
     assert [source.problem(0).gold, source.problem(3).gold] == ["4", "6"]
-    with pytest.raises(ProblemError, match=rf"^{path}:3: unusable JSON: NaN"):
+    with pytest.raises(ProblemError, match=rf"^{path}:record 2, line 3: unusable JSON: the field"):
         source.problem(1)
-    with pytest.raises(ProblemError, match=rf"^{path}:4: the record is a number"):
+    with pytest.raises(ProblemError, match=rf"^{path}:record 3, line 4: the record is a number"):
         source.problem(2)
 
 
@@ -211,7 +215,7 @@ def test_bad_csv_records_keep_their_line(write: Callable[..., Path]) -> None:
         b"caf\xe9,3",
         "",
         "five,",
-        "x" * 200_000 + ",1",
+        "x" * 200_000 + ",5",
         "six,6",
         '"open,7',
     )
@@ -219,13 +223,12 @@ def test_bad_csv_records_keep_their_line(write: Callable[..., Path]) -> None:
     reasons = {
         1: ":4: 3 fields where the header has 2",
         2: ":5: the line is not UTF-8",
-        3: ":6: the line is empty",
-        4: ":7: the gold is missing",
-        5: ":8: broken CSV: field larger than field limit",
-        7: ":10: broken CSV: unexpected end of data",
+        3: ":7: the gold is missing",
+        6: ":10: broken CSV: unexpected end of data",
     }
-    assert source.size == 8
-    assert [source.problem(index).gold for index in (0, 6)] == ["1", "6"]
+    assert source.size == 7
+    assert [source.problem(index).gold for index in (0, 4, 5)] == ["1", "5", "6"]
+    assert [(row.place, row.reason) for row in source.skipped] == [(f"{path}:6", ExclusionReason.BLANK)]
     for index, reason in reasons.items():
         with pytest.raises(ProblemError, match=f"{path}{reason}"):
             source.problem(index)
@@ -237,8 +240,10 @@ def test_any_bytes_give_problems_or_named_lines(tmp_path_factory: pytest.TempPat
     path.write_bytes(b"\n".join([json.dumps(GOOD).encode(), *lines]))
     source = FilesSource(path=str(path))
     assert source.problem(0).gold == "4"
-    for index in range(1, source.size):
-        with pytest.raises(ProblemError, match=rf"a\.jsonl:{index + 1}: "):
+    blank = {row.place for row in source.skipped}
+    named = [number for number in range(2, source.size + len(blank) + 1) if f"{path}:{number}" not in blank]
+    for index, number in zip(range(1, source.size), named, strict=True):
+        with pytest.raises(ProblemError, match=rf"a\.jsonl:{number}: "):
             source.problem(index)
 
 
@@ -281,9 +286,9 @@ def test_equal_questions_with_ids_of_their_own_are_kept(write: Callable[..., Pat
 
 
 def test_a_box_around_gold_is_taken_off(write: Callable[..., Path]) -> None:
-    golds = [r"\boxed{\frac{1}{2}}", r"\boxed{1} or \boxed{2}", r"$\boxed{3}$"]
+    golds = [r"\boxed{\frac{1}{2}}", r"\boxed{1} or \boxed{2}", r"$\boxed{3}$."]
     found = problems(write("a.jsonl", *({"question": f"q{n}", "gold": g} for n, g in enumerate(golds))))
-    assert [p.gold for p in found] == [r"\frac{1}{2}", r"\boxed{1} or \boxed{2}", r"$\boxed{3}$"]
+    assert [p.gold for p in found] == [r"\frac{1}{2}", r"\boxed{1} or \boxed{2}", "3"]
 
 
 def test_choices_are_listed_and_gold_becomes_a_letter(write: Callable[..., Path]) -> None:
@@ -307,7 +312,9 @@ def test_spark_records_of_text(write: Callable[..., Path]) -> None:
         {"message": "4 + 4?", "answer": "8"},
     )
     first, second, third = problems(path)
-    assert (first.question, first.gold, first.meta["system"]) == ("2 + 2? Use \\boxed{}.", "4", "Be brief.")
+    assert (first.question, first.gold, first.meta["system"]) == ("2 + 2?", "4", "Be brief.")
+    assert first.meta["answer_format"] == "Use \\boxed{}."
+    assert problems(path, answer_format="keep")[0].question == "2 + 2? Use \\boxed{}."
     assert (second.question, second.gold, third.question) == ("3 + 3?", "6", "4 + 4?")
 
 

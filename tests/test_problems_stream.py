@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from spark_kernel.config import load_config, preset_names
 from spark_kernel.errors import InputError, ProblemError
 from spark_kernel.problems.arithmetic import ArithmeticSource
-from spark_kernel.problems.held_out import canonical_text, is_held_out
+from spark_kernel.problems.held_out import CANONICAL_FORM, canonical_text, is_held_out
 from spark_kernel.problems.registry import make_source
 from spark_kernel.problems.stream import ProblemStream, Taken
 from spark_kernel.records import ExclusionReason, Problem
@@ -75,7 +75,7 @@ def test_a_finite_walk_resumes_exactly(size: int, counts: list[int], stop: int) 
     try:
         stream = finite(size)
     except InputError:
-        assert all(is_held_out(p, 0.2) for p in questions(size))
+        assert all(is_held_out(p, 0.2, CANONICAL_FORM) for p in questions(size))
         return
     available = stream.trainable_count
     counts = [min(count, available) for count in counts]
@@ -97,7 +97,7 @@ def test_an_epoch_is_a_permutation_and_the_next_one_another() -> None:
     count = stream.trainable_count
     first = stream.take(0, count, round=1)
     second = stream.take(first.cursor, count, round=2)
-    expected = [p.id for p in questions(50) if not is_held_out(p, 0.2)]
+    expected = [p.id for p in questions(50) if not is_held_out(p, 0.2, CANONICAL_FORM)]
     assert sorted(ids(first.problems)) == sorted(ids(second.problems)) == sorted(expected)
     assert ids(first.problems) != ids(second.problems)
     assert ids(first.problems) != expected
@@ -124,7 +124,7 @@ def test_a_question_under_two_ids_is_one_problem() -> None:
     stream = ProblemStream(ListSource([*questions(30), *twin]), seed=1, held_out_fraction=0.2)
     assert stream.trainable_count % 2 == 0
     taken = stream.take(0, stream.trainable_count // 2, round=1)
-    assert len({canonical_text(p) for p in taken.problems}) == len(taken.problems)
+    assert len({canonical_text(p, CANONICAL_FORM) for p in taken.problems}) == len(taken.problems)
     with pytest.raises(InputError, match=f"{stream.trainable_count // 2} different problems"):
         stream.take(0, stream.trainable_count // 2 + 1, round=1)
 
@@ -132,7 +132,7 @@ def test_a_question_under_two_ids_is_one_problem() -> None:
 def test_held_out_problems_of_a_finite_source_are_stated_once() -> None:
     stream = finite(50)
     first = stream.take(0, 5, round=1)
-    expected = {p.id for p in questions(50) if is_held_out(p, 0.2)}
+    expected = {p.id for p in questions(50) if is_held_out(p, 0.2, CANONICAL_FORM)}
     assert {e.subject_id for e in first.exclusions if e.reason is ExclusionReason.HELD_OUT} == expected
     assert all(e.stage == "problems" and e.round == 1 for e in first.exclusions)
     assert stream.take(first.cursor, 5, round=2).exclusions == ()
@@ -152,10 +152,10 @@ def test_presets_never_train_on_what_they_evaluate(preset: str) -> None:
     for number in range(1, 41):
         taken = stream.take(cursor, make.per_round, round=number)
         cursor = taken.cursor
-        trained |= {canonical_text(p) for p in taken.problems}
+        trained |= {canonical_text(p, CANONICAL_FORM) for p in taken.problems}
         passed += sum(e.reason is ExclusionReason.HELD_OUT for e in taken.exclusions)
-    assert len(held_out) == len({canonical_text(p) for p in held_out}) == config.evaluation.problems
-    assert trained.isdisjoint(canonical_text(p) for p in held_out)
+    assert len(held_out) == len({canonical_text(p, CANONICAL_FORM) for p in held_out}) == config.evaluation.problems
+    assert trained.isdisjoint(canonical_text(p, CANONICAL_FORM) for p in held_out)
     assert passed > 0
 
 
@@ -166,25 +166,25 @@ def test_held_out_problems_do_not_depend_on_training(make: object) -> None:
     assert fresh.held_out(10, seed=5) == used.held_out(10, seed=5)
     assert fresh.held_out(10, seed=5)[:4] == used.held_out(4, seed=5)
     assert set(ids(fresh.held_out(10, seed=5))) != set(ids(fresh.held_out(10, seed=6)))
-    assert all(is_held_out(p, 0.2) for p in fresh.held_out(10, seed=5))
+    assert all(is_held_out(p, 0.2, CANONICAL_FORM) for p in fresh.held_out(10, seed=5))
 
 
 def test_fewer_held_out_problems_than_asked_are_all_given_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    expected = {p.id for p in questions(40) if is_held_out(p, 0.2)}
+    expected = {p.id for p in questions(40) if is_held_out(p, 0.2, CANONICAL_FORM)}
     with caplog.at_level(logging.WARNING):
         assert set(ids(finite(40).held_out(1000, seed=0))) == expected
     assert f"the source has {len(expected)}" in caplog.text
 
 
 def test_no_held_out_problem_is_an_error_with_advice() -> None:
-    trainable = [p for p in questions(20) if not is_held_out(p, 0.2)]
+    trainable = [p for p in questions(20) if not is_held_out(p, 0.2, CANONICAL_FORM)]
     stream = ProblemStream(ListSource(trainable), seed=0, held_out_fraction=0.2)
     with pytest.raises(InputError, match=r"raise the fraction.*evaluation\.every = 0"):
         stream.held_out(5, seed=0)
 
 
 def test_nothing_to_train_on_is_an_error() -> None:
-    held_out = [p for p in questions(200) if is_held_out(p, 0.2)]
+    held_out = [p for p in questions(200) if is_held_out(p, 0.2, CANONICAL_FORM)]
     with pytest.raises(InputError, match=f"of {len(held_out)} problems {len(held_out)} are held out"):
         ProblemStream(ListSource(held_out), seed=0, held_out_fraction=0.2)
 
@@ -197,7 +197,7 @@ def test_more_problems_than_exist_are_refused() -> None:
 
 def test_an_exhausted_unlimited_source_is_noticed() -> None:
     source = ListSource(questions(30), unlimited=True)
-    count = sum(not is_held_out(p, 0.2) for p in questions(30))
+    count = sum(not is_held_out(p, 0.2, CANONICAL_FORM) for p in questions(30))
     stream = ProblemStream(source, seed=0, held_out_fraction=0.2)
     assert len(stream.take(0, count, round=1).problems) == count
     with pytest.raises(InputError, match=f"{count} were found"):

@@ -6,7 +6,7 @@ import pytest
 
 from spark_kernel.keyed_random import keyed_random
 from spark_kernel.problems.arithmetic import ArithmeticSource
-from spark_kernel.problems.held_out import canonical_text
+from spark_kernel.problems.held_out import CANONICAL_FORM, canonical_text
 from spark_kernel.problems.worked_examples import WithWorkedExamples
 from spark_kernel.prompts.build import draw_letters, fill, letter_places, solve_task, word_map
 from spark_kernel.prompts.examples import EXAMPLES, example_turns
@@ -75,7 +75,7 @@ def test_a_marked_source_has_the_same_problems_in_the_same_bucket() -> None:
     for index in range(5):
         problem, other = source.problem(index), marked.problem(index)
         assert (other.id, other.question, other.gold) == (problem.id, problem.question, problem.gold)
-        assert canonical_text(other) == canonical_text(problem)
+        assert canonical_text(other, CANONICAL_FORM) == canonical_text(problem, CANONICAL_FORM)
         task = solve_task(other, seed=0, round=1)
         assert task.messages[-1:] == solve_task(problem, seed=0, round=1).messages
         assert len(task.messages) == 7

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spark_kernel.keyed_random import content_hash, keyed_random
 from spark_kernel.problems.arithmetic import ArithmeticSource, chain_of
-from spark_kernel.problems.held_out import is_held_out
+from spark_kernel.problems.held_out import CANONICAL_FORM, FIRST_FORM, is_held_out, may_be_evaluated
 from spark_kernel.prompts import build
 from spark_kernel.prompts.templates import TEMPLATES
 from spark_kernel.prompts.verdicts import read_answer, read_verdict
@@ -213,9 +213,11 @@ def test_labels_are_balanced(tasks):
 def test_no_demonstration_shows_a_held_out_problem():
     data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
     problems = [data.problem(index) for index in range(5000)]
-    assert not any(is_held_out(problem, 0.1) for problem in problems)
+    assert not any(is_held_out(problem, 0.1, FIRST_FORM) for problem in problems)
+    assert not any(may_be_evaluated(problem, 0.1, CANONICAL_FORM) for problem in problems)
     raw = ArithmeticSource(seed=make_starter.SEED)
-    assert any(is_held_out(raw.problem(index), 0.1) for index in range(200)), "the filter has something to do"
+    assert any(is_held_out(raw.problem(i), 0.1, FIRST_FORM) for i in range(200)), "the filter has something to do"
+    assert any(may_be_evaluated(raw.problem(i), 0.1, CANONICAL_FORM) for i in range(1000)), "so has the stricter one"
 
 
 def test_a_task_prompt_is_the_one_the_kernel_builds():

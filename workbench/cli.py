@@ -38,6 +38,9 @@ COMMANDS = {
         "workbench.commands.report:report", "write a run as one HTML file, or its tables as CSV or Parquet"
     ),
     "export": Command("workbench.commands.export:export", "write a checkpointed round as a model folder, or push it"),
+    "check": Command(
+        "workbench.commands.check:check", "try a problem file, and a verifier on an output, before training"
+    ),
     "reflect": Command("workbench.commands.reflect:reflect", "answer one question, judge the answer, reflect"),
     "lab": Command("workbench.commands.lab:lab", "open the notebooks in JupyterLab"),
     "app": Command("workbench.commands.app:app", "the page in a browser: ask a model, look through runs"),

@@ -73,8 +73,8 @@ class Demonstrations:
 
 
 def is_held_out(problem: Problem) -> bool:
-    """Whether a problem belongs to the held-out bucket of the default configuration."""
-    return held_out.is_held_out(problem, HELD_OUT_FRACTION)
+    """Whether a problem belongs to the held-out bucket that the starter was made without, of the first form."""
+    return held_out.is_held_out(problem, HELD_OUT_FRACTION, held_out.FIRST_FORM)
 
 
 def demonstrate(kind: str, problem: Problem, rng: Random, seed: int, index: int) -> Demonstration:

@@ -1,6 +1,7 @@
 """The configuration of a run: one schema (`RunConfig`), its presets, and how both are read."""
 
 from spark_kernel.config.loading import (
+    as_first_written,
     field_names,
     load_config,
     merge_settings,
@@ -13,6 +14,7 @@ from spark_kernel.config.schema import Quotas, RunConfig
 __all__ = [
     "Quotas",
     "RunConfig",
+    "as_first_written",
     "field_names",
     "load_config",
     "merge_settings",

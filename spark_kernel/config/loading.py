@@ -19,6 +19,8 @@ from spark_kernel.config.schema import RunConfig
 from spark_kernel.errors import InputError
 
 PRESETS = "presets"
+RUN_JSON = "run.json"
+"""A configuration beside this file belongs to a run."""
 
 
 def preset_names() -> list[str]:
@@ -120,7 +122,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold a mapping of sections, not {type(values).__name__}.")
-    return values
+    found: dict[str, Any] = as_first_written(values) if (path.parent / RUN_JSON).is_file() else values
+    return found
+
+
+def as_first_written(values: Any) -> Any:
+    """A run's stored configuration, with what it means by saying nothing about settings that came later.
+
+    A run from before `problems.canonical_form` keeps the split that it began with: its problems are read and held out
+    as they were then. Any other configuration is returned as it is.
+    """
+    problems = values.get("problems") if isinstance(values, Mapping) else None
+    if not isinstance(problems, Mapping) or "canonical_form" in problems:
+        return values
+    first: dict[str, Any] = {**problems, "canonical_form": 1}
+    if problems.get("source") == "files":
+        first["options"] = {"format": "columns-1", **(problems.get("options") or {})}
+    return {**values, "problems": first}
 
 
 def _nest(path: list[str], value: Any) -> dict[str, Any]:

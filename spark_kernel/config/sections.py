@@ -109,6 +109,9 @@ class ProblemsSection(Section):
     """P: new problems a round."""
     held_out_fraction: float = Field(0.1, gt=0.0, lt=1.0)
     """Share of problems (by hash of the canonical problem) that is kept for evaluation and never trained on."""
+    canonical_form: int = Field(2, ge=1, le=2)
+    """Version of the canonical text by which problems are the same and held out; a run keeps its own. 1: as written,
+    for runs from before there was a second one; 2: however a problem is read or phrased (docs/problems.md)."""
     worked_examples: bool = False
     """Show small worked examples before every prompt, for a model too small to keep to the answer's form unaided."""
     on_bad_problem: Literal["stop", "skip"] = "stop"

@@ -6,7 +6,9 @@ left-to-right reading is the only sensible one and the starter model's one-token
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 from typing import ClassVar
 
@@ -24,6 +26,8 @@ FRAMES = (
     "Take {start}, {steps}. Which number is it?",
     "Begin at {start}, {steps}. Where do you end?",
 )
+SIGNS = {"a": "+", "s": "-", "m": "*"}
+"""A letter for each operator, for names in regular expressions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,26 @@ def chain_of(problem: Problem) -> Chain:
     return Chain(int(problem.meta["start"]), tuple(steps))
 
 
+def read_chain(question: str) -> Chain | None:
+    """The chain that a question of this source asks about, whichever words it is phrased in; None for any other.
+
+    Case is forgiven, and what stands before and after the question is not.
+    """
+    frames, step = _phrasings()
+    found = next((match for frame in frames if (match := frame.fullmatch(question))), None)
+    if found is None:
+        return None
+    steps: list[Step] = []
+    start = value = int(found["start"])
+    for match in step.finditer(found["steps"]):
+        verb, operand = next((name, text) for name, text in match.groupdict().items() if text is not None)
+        operator = SIGNS[verb[0]]
+        after = apply(value, operator, int(operand))
+        steps.append(Step(value, operator, int(operand), after))
+        value = after
+    return Chain(start, tuple(steps))
+
+
 def apply(value: int, operator: str, operand: int) -> int:
     """value operator operand."""
     return {"+": value + operand, "-": value - operand, "*": value * operand}[operator]
@@ -134,6 +158,23 @@ def phrase(rng: Random, chain: Chain) -> str:
     steps = [rng.choice(VERBS[step.operator]).format(step.operand) for step in chain.steps]
     text = ", ".join(steps[:-1]) + ", then " + steps[-1] if len(steps) > 1 else steps[0]
     return rng.choice(FRAMES).format(start=chain.start, steps=text)
+
+
+@lru_cache(maxsize=1)
+def _phrasings() -> tuple[tuple[re.Pattern[str], ...], re.Pattern[str]]:
+    """The frames with places for start and steps, and one step with its operand under the name of its verb."""
+    verbs = [
+        re.escape(verb).replace(r"\{\}", rf"(?P<{letter}{number}>[0-9]{{1,9}})")
+        for letter, operator in SIGNS.items()
+        for number, verb in enumerate(VERBS[operator])
+    ]
+    one = "|".join(verbs)
+    bare = re.sub(r"\?P<\w+>", "?:", one)
+    steps = rf"(?P<steps>(?:{bare})(?:, (?:{bare}))*(?:, then (?:{bare}))?)"
+    frames = [
+        re.escape(frame).replace(r"\{start\}", "(?P<start>[0-9]{1,9})").replace(r"\{steps\}", steps) for frame in FRAMES
+    ]
+    return tuple(re.compile(frame, re.IGNORECASE) for frame in frames), re.compile(one, re.IGNORECASE)
 
 
 def _draw_step(rng: Random, value: int, max_value: int, operators: str) -> Step:

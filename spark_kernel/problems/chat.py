@@ -1,7 +1,8 @@
 """The record format of the authors' SPARK data: a chat whose single user turn is the problem.
 
 `{"message": [{"role": "user", "content": "..."}], "answer": "..."}`, the chat being a list or its JSON text, the
-content a text or a list of parts: `{"type": "text", "text": ...}`, `{"type": "image", "image": PATH or data URI}`.
+content a text or a list of parts: `{"type": "text", "text": ...}`, `{"type": "image", "image": PATH or data URI}`. An
+image part may say to how many pixels its image is to be made smaller: `"max_pixels": N`.
 """
 
 from __future__ import annotations
@@ -90,4 +91,6 @@ def _text(part: Mapping[str, Any]) -> str:
 def _image(part: Mapping[str, Any]) -> Any:
     value = part.get("image")
     value = part.get("image_url") if value is None else value
-    return value.get("url") if isinstance(value, Mapping) and "url" in value else value
+    value = value.get("url") if isinstance(value, Mapping) and "url" in value else value
+    pixels = part.get("max_pixels")
+    return value if value is None or pixels is None else {"image": value, "max_pixels": pixels}

@@ -44,6 +44,7 @@ def make_stream(config: RunConfig, pool: VerifierPool) -> ProblemStream:
         held_out_fraction=config.problems.held_out_fraction,
         on_bad_problem=config.problems.on_bad_problem,
         check_problems=checker.check,
+        canonical_form=config.problems.canonical_form,
     )
     if stream.trainable_count is None:
         stream.take(0, config.problems.per_round, round=1)  # a first look: taking is repeatable
@@ -53,6 +54,13 @@ def make_stream(config: RunConfig, pool: VerifierPool) -> ProblemStream:
             f"{stream.trainable_count} can be trained on (the rest is held out or bad). Lower problems.per_round."
         )
     return stream
+
+
+def _with_hint(fault: str | None, config: RunConfig) -> str | None:
+    """A gold's fault with where to read on, for problems of files."""
+    if fault is None or config.problems.source != "files":
+        return fault
+    return f"{fault} Which settings read a gold otherwise: `workbench check`, docs/problems.md."
 
 
 class _ProblemChecker:
@@ -67,7 +75,7 @@ class _ProblemChecker:
 
     def check(self, problems: Sequence[Problem]) -> list[str | None]:
         """For each problem, what is wrong with it; None where it can be used."""
-        golds = self._pool.check_golds(problems)
+        golds = [_with_hint(fault, self._config) for fault in self._pool.check_golds(problems)]
         return [fault or self._against_model(problem) for problem, fault in zip(problems, golds, strict=True)]
 
     def _against_model(self, problem: Problem) -> str | None:

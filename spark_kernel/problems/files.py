@@ -1,59 +1,56 @@
-"""Problems from files and hub data sets: JSON Lines, JSON, CSV, TSV, Parquet; images by path or bytes.
+"""Problems from files and hub data sets: JSON Lines, JSON, CSV, TSV, Parquet; in the formats they are published in.
 
 All records are read once, when the source is made: their texts stay in memory, their images on disk. A record that
-cannot be used keeps its index and raises its `ProblemError` whenever it is asked for.
+cannot be used keeps its place and raises its `ProblemError` whenever it is asked for; an empty line and a repeated
+record are left out and counted (`skipped`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+import re
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from string import ascii_uppercase
-from typing import Any
+from typing import Literal
 
 from spark_kernel.errors import InputError, ProblemError
 from spark_kernel.keyed_random import content_hash
-from spark_kernel.problems.chat import read_chat
-from spark_kernel.problems.held_out import canonical_text
+from spark_kernel.problems.formats.choose import AUTO, LOOKED_AT, check_format, choose_layout
+from spark_kernel.problems.held_out import FIRST_FORM, canonical_text
 from spark_kernel.problems.hub import read_hub
 from spark_kernel.problems.image_fields import ImageReader
 from spark_kernel.problems.images import MAX_PIXELS
-from spark_kernel.problems.tables import Row, Rows, read_rows
-from spark_kernel.prompts.build import IMAGE_MARK
-from spark_kernel.prompts.verdicts import read_boxes, write_box
-from spark_kernel.records import Problem
+from spark_kernel.problems.record_reader import RecordReader, check_columns
+from spark_kernel.problems.rows import Row, Rows, Skipped
+from spark_kernel.problems.tables import read_rows
+from spark_kernel.records import ExclusionReason, Problem
 
 HUB = "hub:"
-DEFAULT_COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "question": ("question", "problem"),
-    "message": ("message",),
-    "gold": ("gold", "answer"),
-    "id": ("id",),
-    "images": ("images", "image"),
-    "choices": ("choices",),
-}
-"""What a column mapping may name, and the field names looked for where it does not."""
 
 
 class FilesSource:
     """The problems of one or more files, or of a hub data set, in file order.
 
+    `skipped`: empty lines and repeated records, which have no index. `recognised`: a sentence about the format.
+
     Args:
         path: a problem file, several of them, or "hub:owner/name".
         dataset: a hub data set "owner/name", instead of path.
         subset, split, revision: which part of the hub data set.
-        columns: our name (question, message, gold, id, images, choices) to the record's field name.
-        verifier: the verifier of every problem; none: "choice" for records with choices, else "math".
+        format: the published format of the records; auto: recognised by their fields.
+        columns: our name (question, message, gold, id, images, choices, verifier) to the record's field, by dotted path
+            where it lies inside an object; choices may be a list of fields.
+        verifier: the verifier of every problem; none: the record's own, else "choice" for problems with choices and
+            "math" for others.
+        answer_format: "auto" sets known answer-format sentences apart from the question, "keep" leaves them in it.
+        gold_pattern: a regular expression whose group 1 is the gold in a gold's text.
+        gold_index: 0 or 1 where golds are indices of choices written as text, counted from there.
         image_root: images given by path must lie in this folder; none: the problem file's own folder.
         image_cache: folder for images given as bytes; none: a folder of this user under the temporary directory.
         max_pixels: the most pixels an image may have.
 
     Raises:
-        InputError: a file or option that cannot be used as a whole.
+        InputError: a file or option that cannot be used as a whole, or fields that fit several formats.
     """
 
     def __init__(
@@ -64,13 +61,20 @@ class FilesSource:
         subset: str | None = None,
         split: str = "train",
         revision: str | None = None,
-        columns: dict[str, str] | None = None,
+        format: str = AUTO,
+        columns: dict[str, str | list[str]] | None = None,
         verifier: str | None = None,
+        answer_format: Literal["auto", "keep"] = "auto",
+        gold_pattern: str | None = None,
+        gold_index: Literal[0, 1] | None = None,
         image_root: str | None = None,
         image_cache: str | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         files, dataset = _which(path, dataset)
+        check_format(format)
+        check_columns(columns or {})
+        pattern = _compiled(gold_pattern)
         images = ImageReader(
             root=Path(image_root) if image_root else files[0].parent if files else None,
             cache=Path(image_cache) if image_cache else None,
@@ -81,8 +85,19 @@ class FilesSource:
             if dataset
             else chain.from_iterable(read_rows(file) for file in files)
         )
-        reader = RecordReader(_checked_columns(columns), verifier, images)
-        self._problems = _read_all(rows, reader)
+        rows, first = _peeked(rows)
+        chosen = choose_layout(format, [row.values for row in first], columns or {})
+        reader = RecordReader(
+            layout=chosen.layout,
+            columns=columns or {},
+            verifier=verifier,
+            images=images,
+            keep_answer_format=answer_format == "keep",
+            gold_pattern=pattern,
+            gold_index=gold_index,
+        )
+        self.recognised = chosen.said
+        self._problems, self.skipped = _read_all(rows, reader)
         if not self._problems:
             raise InputError(f"{dataset or ', '.join(map(str, files))} holds no problems.")
         self.size: int | None = len(self._problems)
@@ -102,77 +117,6 @@ class FilesSource:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class RecordReader:
-    """From a record to a problem: which field is which, and what its values may be."""
-
-    columns: Mapping[str, str]
-    verifier: str | None
-    images: ImageReader
-
-    def read(self, row: Row) -> Problem:
-        """The problem of a record; its id is "" where the record brings none.
-
-        Raises:
-            ValueError: what is wrong with the record.
-            InputError: what is wrong with one of its images.
-        """
-        question, given, meta = self._question(row.values)
-        choices = _choices(self._get(row.values, "choices"))
-        gold = self._required(row.values, "gold")
-        if choices:
-            meta["choices"] = choices
-            question += "".join(f"\n{letter}. {text}" for letter, text in zip(ascii_uppercase, choices, strict=False))
-        images = tuple(self.images.read(value) for value in given)
-        marks = question.count(IMAGE_MARK)
-        if marks and marks != len(images):
-            raise ValueError(f"{marks} {IMAGE_MARK} marks for {len(images)} images")
-        return Problem(
-            id=_identity(self._get(row.values, "id")),
-            question=question,
-            gold=_gold(gold, choices),
-            verifier=self.verifier or ("choice" if choices else "math"),
-            images=images,
-            meta=meta,
-        )
-
-    def _question(self, values: Mapping[str, Any]) -> tuple[str, list[Any], dict[str, Any]]:
-        """The question's text, the raw images in order, and the meta entries."""
-        column = ImageReader.listed(self._get(values, "images"))
-        if not self._is_chat(values):
-            return _text(self._required(values, "question"), "question"), column, {}
-        chat = read_chat(self._required(values, "message"))
-        given = [image for image in chat.images if image is not None]
-        if given and (column or len(given) < len(chat.images)):
-            raise ValueError("some images stand in the chat and some beside it: give them in one place")
-        if not given and chat.images and len(chat.images) != len(column):
-            raise ValueError(f"the chat has {len(chat.images)} image parts and the record {len(column)} images")
-        return _text(chat.question, "question"), given or column, {"system": chat.system} if chat.system else {}
-
-    def _is_chat(self, values: Mapping[str, Any]) -> bool:
-        """A mapped field decides; otherwise a record with a message and no question is a chat."""
-        if "question" in self.columns or "message" in self.columns:
-            return "message" in self.columns
-        return self._get(values, "question") is None and self._get(values, "message") is not None
-
-    def _get(self, values: Mapping[str, Any], role: str) -> Any:
-        """The value of a role's field; None where there is none."""
-        names = [self.columns[role]] if role in self.columns else DEFAULT_COLUMNS[role]
-        return next((values[name] for name in names if values.get(name) is not None), None)
-
-    def _required(self, values: Mapping[str, Any], role: str) -> Any:
-        value = self._get(values, role)
-        if value is None:
-            names = [self.columns[role]] if role in self.columns else DEFAULT_COLUMNS[role]
-            wanted = " or ".join(f'"{name}"' for name in names)
-            present = ", ".join(f'"{name}"' for name in list(values)[:20]) or "none"
-            raise ValueError(
-                f"the {role} is missing (field {wanted}; present: {present}); "
-                f'problems.options.columns can name another field: {{"{role}": "..."}}'
-            )
-        return value
-
-
 def _which(path: str | list[str] | None, dataset: str | None) -> tuple[list[Path], str | None]:
     if isinstance(path, str) and path.startswith(HUB) and dataset is None:
         dataset, path = path.removeprefix(HUB), None
@@ -187,94 +131,68 @@ def _which(path: str | list[str] | None, dataset: str | None) -> tuple[list[Path
     return files, dataset
 
 
-def _checked_columns(columns: Mapping[str, str] | None) -> Mapping[str, str]:
-    known = ", ".join(DEFAULT_COLUMNS)
-    if unknown := sorted(set(columns or {}) - set(DEFAULT_COLUMNS)):
-        raise InputError(f'problems.options.columns names "{unknown[0]}", which is refused: {known} can be mapped.')
-    if {"question", "message"} <= set(columns or {}):
-        raise InputError("problems.options.columns maps question and message: a record's problem is one or the other.")
-    return columns or {}
+def _compiled(pattern: str | None) -> re.Pattern[str] | None:
+    if pattern is None:
+        return None
+    try:
+        compiled = re.compile(pattern, re.DOTALL)
+    except re.error as error:
+        raise InputError(f"problems.options.gold_pattern = {pattern!r} is no regular expression: {error}.") from None
+    if compiled.groups > 1:
+        raise InputError(f"problems.options.gold_pattern = {pattern!r} has {compiled.groups} groups: one at most.")
+    return compiled
 
 
-def _read_all(rows: Rows, reader: RecordReader) -> list[Problem | ProblemError]:
-    problems: list[Problem | ProblemError] = []
-    places: dict[str, str] = {}
+def _peeked(rows: Rows) -> tuple[Rows, list[Row]]:
+    """The rows again, and the first records among them."""
+    held: list[Row | ProblemError | Skipped] = []
+    first: list[Row] = []
     for row in rows:
-        problems.append(row if isinstance(row, ProblemError) else _read_one(row, reader, places))
-    return problems
+        held.append(row)
+        if isinstance(row, Row):
+            first.append(row)
+        if len(first) == LOOKED_AT:
+            break
+    return chain(held, rows), first
 
 
-def _read_one(row: Row, reader: RecordReader, places: dict[str, str]) -> Problem | ProblemError:
-    """The problem of a row, or what is wrong with it; `places` knows where each id was seen first, and learns."""
+def _read_all(rows: Rows, reader: RecordReader) -> tuple[list[Problem | ProblemError], tuple[Skipped, ...]]:
+    problems: list[Problem | ProblemError] = []
+    skipped: list[Skipped] = []
+    seen: dict[str, tuple[str, Problem]] = {}
+    for row in rows:
+        found = _read_one(row, reader, seen) if isinstance(row, Row) else row
+        if isinstance(found, Skipped):
+            skipped.append(found)
+        else:
+            problems.append(found)
+    return problems, tuple(skipped)
+
+
+def _read_one(row: Row, reader: RecordReader, seen: dict[str, tuple[str, Problem]]) -> Problem | ProblemError | Skipped:
+    """The problem of a row, or what is wrong with it; `seen` has each id's place and problem, and learns."""
     try:
         problem = reader.read(row)
     except (ValueError, InputError) as error:
         return ProblemError(f"{row.place}: {str(error).rstrip('.')}.")
-    identity = problem.id or f"q-{content_hash(canonical_text(problem), length=16)}"
-    if identity in places:
-        repeated = (
-            f'the id "{identity}" was'
-            if problem.id
-            else "a problem without an id, with the same question and images, was"
+    # Ids are written into runs: they stay those of the first form.
+    text = canonical_text(problem, FIRST_FORM)
+    identity = problem.id or f"q-{content_hash(text, length=16)}"
+    if identity in seen:
+        place, before = seen[identity]
+        if canonical_text(before, FIRST_FORM) == text and before.gold == problem.gold:
+            return Skipped(row.place, ExclusionReason.REPEATED, f"the same problem as {place}")
+        what = f'the id "{identity}"' if problem.id else "a problem with the same question and images"
+        return ProblemError(
+            f"{row.place}: {what} was given before, at {place}, with {_difference(before, problem, text)}."
         )
-        return ProblemError(f"{row.place}: {repeated} given before, at {places[identity]}.")
-    places[identity] = row.place
-    meta = {**problem.meta, "record": row.place}
-    return Problem(identity, problem.question, problem.gold, problem.verifier, problem.images, meta)
+    meta: Mapping[str, object] = {**problem.meta, "record": row.place}
+    problem = Problem(identity, problem.question, problem.gold, problem.verifier, problem.images, meta)
+    seen[identity] = (row.place, problem)
+    return problem
 
 
-def _text(value: object, role: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"the {role} must be a text, not {type(value).__name__}")
-    if not value.strip():
-        raise ValueError(f"the {role} is empty")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"the {role} holds half of a surrogate pair, which is no character") from None
-    return value
-
-
-def _identity(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"the id must be a text or a whole number, not {type(value).__name__}")
-    return _text(str(value), "id").strip()
-
-
-def _gold(value: object, choices: Sequence[str]) -> str:
-    """Gold as text: a number is written out, a box around it taken off, a choice's index or text made its letter."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise ValueError(f"the gold must be a text or a number, not {type(value).__name__}")
-    if not isinstance(value, str) and not math.isfinite(value):
-        raise ValueError(f"the gold is {value}")
-    if choices and isinstance(value, int):
-        if not 0 <= value < len(choices):
-            raise ValueError(f"the gold {value} is no index of {len(choices)} choices: 0 to {len(choices) - 1}")
-        return ascii_uppercase[value]
-    text = _text(str(value), "gold").strip()
-    boxes = read_boxes(text)
-    if len(boxes) == 1 and boxes[0] and text == write_box(boxes[0]):
-        text = boxes[0]
-    return text
-
-
-def _choices(value: object) -> list[str]:
-    if value is None or value == []:
-        return []
-    if isinstance(value, str):
-        value = list(_split_choices(value))
-    if not isinstance(value, list) or not 2 <= len(value) <= len(ascii_uppercase):
-        raise ValueError(f"the choices must be a list of 2 to {len(ascii_uppercase)} texts")
-    return [_text(str(choice) if isinstance(choice, int | float) else choice, "choice") for choice in value]
-
-
-def _split_choices(text: str) -> Iterator[object]:
-    import json
-
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError('choices given as text must be a JSON list, such as ["red", "blue"]') from None
-    yield from value if isinstance(value, list) else [value]
+def _difference(before: Problem, now: Problem, text: str) -> str:
+    if canonical_text(before, FIRST_FORM) != text:
+        return "another question"
+    return f'the gold "{before.gold[:40]}" where this one has "{now.gold[:40]}"'

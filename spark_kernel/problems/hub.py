@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from spark_kernel.errors import InputError
-from spark_kernel.problems.tables import BATCH_ROWS, Rows, arrow_rows
+from spark_kernel.problems.rows import Rows
+from spark_kernel.problems.tables import BATCH_ROWS, arrow_rows
 
 
 def read_hub(name: str, *, subset: str | None, split: str, revision: str | None) -> Rows:

@@ -1,4 +1,4 @@
-"""The image fields of a problem record: paths, data URIs, bytes, or the {bytes, path} of Hugging Face Parquet files."""
+"""The image fields of a problem record: paths, data URIs, base64, bytes, and objects that hold one of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,33 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from spark_kernel.errors import InputError
-from spark_kernel.problems.images import MAX_PIXELS, data_uri_bytes, image_bytes, image_file
+from spark_kernel.problems.images import (
+    MAX_PIXELS,
+    base64_bytes,
+    data_uri_bytes,
+    image_bytes,
+    image_file,
+    looks_like_base64,
+    smaller_image,
+)
 from spark_kernel.records import ImageRef
+
+HOLDERS = ("bytes", "image", "path", "url", "image_url")
+"""Where an object that stands for an image may have it, in the order in which they are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadImage:
+    """An image as the model is to see it, and the SHA-256 of the one that was published."""
+
+    shown: ImageRef
+    given: str
 
 
 class ImageReader:
@@ -37,31 +57,47 @@ class ImageReader:
     @staticmethod
     def listed(value: object) -> list[Any]:
         """The field as a list of single images; a text that opens with a bracket is a JSON list (for CSV)."""
-        if value is None:
+        if value is None or value == "":
             return []
         if isinstance(value, str) and value.lstrip().startswith("["):
             try:
                 value = json.loads(value)
             except (ValueError, RecursionError):
                 raise ValueError("the images are no JSON list, path or data URI") from None
-        return value if isinstance(value, list) else [value]
+        return [one for one in value if one is not None] if isinstance(value, list) else [value]
 
-    def read(self, value: object) -> ImageRef:
-        """A reference to one image, absolute, decoded once.
+    def read(self, value: object, *, shrink: bool = True) -> ReadImage:
+        """One image, absolute, decoded once.
+
+        Args:
+            value: a path, a `file://` or `data:` URI, base64 text, bytes, or an object with one of them in `bytes`,
+                `image`, `path` or `url`; its `max_pixels` says how many pixels the model is shown.
+            shrink: whether `max_pixels` of the image itself is followed.
 
         Raises:
             ValueError: not an image field.
             InputError: outside the root, missing, damaged, or too large.
         """
-        if isinstance(value, Mapping):
-            data, path = value.get("bytes"), value.get("path")
-            value = data if data is not None else path
+        most = None
+        while isinstance(value, Mapping):
+            most = value.get("max_pixels") if most is None else most
+            value = next((value[name] for name in HOLDERS if value.get(name) is not None), None)
+        image = self._one(value)
+        if most is None or not shrink:
+            return ReadImage(image, image.sha256)
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise ValueError(f"an image's max_pixels must be a whole number from 1, not {most!r}")
+        return ReadImage(smaller_image(image, most, self._cache), image.sha256)
+
+    def _one(self, value: object) -> ImageRef:
         if isinstance(value, bytes):
             return image_bytes(value, "in the record", self._cache, self._max_pixels)
         if not isinstance(value, str) or not value.strip():
-            raise ValueError("an image must be a path, a data URI or bytes")
+            raise ValueError("an image must be a path, a data URI, base64 or bytes")
         if value.startswith("data:"):
             return image_bytes(data_uri_bytes(value), "in the record", self._cache, self._max_pixels)
+        if looks_like_base64(value):
+            return image_bytes(base64_bytes(value), "in the record", self._cache, self._max_pixels)
         return self._file(value)
 
     def _file(self, name: str) -> ImageRef:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import io
+import math
 import os
 import struct
 import tempfile
@@ -28,6 +29,8 @@ MAX_BYTES = 64 * 2**20
 """Largest image file that is read."""
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 """The formats that are read (PIL's names) and the extension each is stored under."""
+MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM")
+"""How image files of these formats begin; WebP has its mark further in."""
 IMAGE_FOLDER = "images"
 """Subfolder of a run that holds its images."""
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
@@ -92,6 +95,49 @@ def image_bytes(data: bytes, name: str, cache: Path, max_pixels: int = MAX_PIXEL
     target = cache / f"{sha256}.{EXTENSIONS[image_format]}"
     _store(data, target)
     return ImageRef(sha256, str(target))
+
+
+def smaller_image(image: ImageRef, most: int, cache: Path) -> ImageRef:
+    """The image with at most `most` pixels and about the same proportions; itself where it has no more.
+
+    A smaller one is stored as PNG in the cache folder.
+
+    Raises:
+        InputError: as `open_image`, or the cache folder cannot be written.
+    """
+    picture = open_image(Path(image.path))
+    width, height = picture.size
+    if width * height <= most:
+        return image
+    scale = math.sqrt(most / (width * height))
+    size = (max(1, math.floor(width * scale)), max(1, math.floor(height * scale)))
+    if size[0] * size[1] > most:  # a strip whose short side is held at 1
+        size = (min(size[0], most), 1) if width > height else (1, min(size[1], most))
+    file = io.BytesIO()
+    picture.resize(size, Image.Resampling.BICUBIC).save(file, "PNG")
+    return image_bytes(file.getvalue(), "made smaller", cache)
+
+
+def looks_like_base64(text: str) -> bool:
+    """Whether a text is an image file in base64 rather than a path: its first bytes are those of a known format."""
+    start = "".join(text[:64].split())[:24]
+    try:
+        head = base64.b64decode(start, validate=True) if len(start) == 24 else b""
+    except (binascii.Error, ValueError):
+        return False
+    return head.startswith(MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def base64_bytes(text: str) -> bytes:
+    """The bytes of a bare base64 text; line breaks in it are forgiven.
+
+    Raises:
+        InputError: it is not base64.
+    """
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise InputError("An image given as base64 is cut off or damaged.") from None
 
 
 def data_uri_bytes(uri: str) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from spark_kernel.problems.rows import Skipped
 from spark_kernel.records import Problem
 
 
@@ -25,3 +26,8 @@ class ProblemSource(Protocol):
             IndexError: the index is not below `size`.
         """
         ...
+
+
+def skipped_rows(source: ProblemSource) -> tuple[Skipped, ...]:
+    """What a source left out while reading, without a fault: its attribute `skipped`, which it need not have."""
+    return tuple(getattr(source, "skipped", ()))

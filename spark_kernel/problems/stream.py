@@ -16,8 +16,8 @@ from typing import Literal
 
 from spark_kernel.errors import InputError, ProblemError
 from spark_kernel.keyed_random import derive_seed, keyed_random
-from spark_kernel.problems.held_out import canonical_text, is_held_out
-from spark_kernel.problems.source import ProblemSource
+from spark_kernel.problems.held_out import CANONICAL_FORM, FIRST_FORM, canonical_text, is_held_out, may_be_evaluated
+from spark_kernel.problems.source import ProblemSource, skipped_rows
 from spark_kernel.records import Exclusion, ExclusionReason, Problem
 
 PATIENCE = 20_000
@@ -52,6 +52,7 @@ class ProblemStream:
         held_out_fraction: share of problems, by hash, that is never trained on; above 0, below 1.
         on_bad_problem: "stop" raises at the first bad record, "skip" records an exclusion and goes on.
         check_problems: whatever else must hold of a problem (its verifier can read the gold), asked of every one.
+        canonical_form: by which canonical text problems are the same and held out (`problems.held_out`); a run's own.
 
     Raises:
         ProblemError: a record of a finite source is bad and on_bad_problem is "stop".
@@ -66,12 +67,14 @@ class ProblemStream:
         held_out_fraction: float,
         on_bad_problem: Literal["stop", "skip"] = "stop",
         check_problems: CheckProblems | None = None,
+        canonical_form: int = CANONICAL_FORM,
     ) -> None:
         if not 0.0 < held_out_fraction < 1.0:
             raise InputError(f"problems.held_out_fraction = {held_out_fraction} is refused: above 0 and below 1.")
         self._source = source
         self._seed = seed
         self._fraction = held_out_fraction
+        self._form = canonical_form
         self._skip = on_bad_problem == "skip"
         self._check_problems = check_problems
         self._block: tuple[int, list[Problem | ProblemError]] | None = None
@@ -79,6 +82,7 @@ class ProblemStream:
         self._trainable: list[int] = []
         self._held_out: list[int] = []
         self._shut_out: list[tuple[ExclusionReason, str, str]] = []
+        self._shut_out += [(row.reason, row.place, row.detail) for row in skipped_rows(source)]
         if source.size is not None:
             self._distinct = self._survey(source.size)
 
@@ -118,7 +122,7 @@ class ProblemStream:
             cursor += 1
             if not isinstance(found, Problem):
                 exclusions.append(self._exclusion(round, *found))
-            elif seen.isdisjoint(names := {found.id, "\n" + canonical_text(found)}):
+            elif seen.isdisjoint(names := {found.id, "\n" + canonical_text(found, self._form)}):
                 seen |= names
                 problems.append(found)
                 last = cursor
@@ -139,7 +143,7 @@ class ProblemStream:
             raise InputError(f"evaluation.problems = {count} is refused: at least 1.")
         problems: dict[str, Problem] = {}
         for problem in self._held_out_candidates(seed):
-            problems.setdefault(canonical_text(problem), problem)
+            problems.setdefault(canonical_text(problem, self._form), problem)
             if len(problems) == count:
                 break
         if not problems:
@@ -166,12 +170,13 @@ class ProblemStream:
                 errors.append(str(error))
                 self._shut_out.append((ExclusionReason.BAD_PROBLEM, f"problem {index}", str(error)))
                 continue
-            if is_held_out(problem, self._fraction):
-                self._held_out.append(index)
+            if is_held_out(problem, self._fraction, self._form):
+                if may_be_evaluated(problem, self._fraction, self._form):
+                    self._held_out.append(index)
                 self._shut_out.append((ExclusionReason.HELD_OUT, problem.id, ""))
             else:
                 self._trainable.append(index)
-                distinct.add(canonical_text(problem))
+                distinct.add(canonical_text(problem, self._form))
         if errors and not self._skip:
             others = f" {len(errors) - 1} more records are bad." if len(errors) > 1 else ""
             raise ProblemError(f"{errors[0]}{others} problems.on_bad_problem: skip would leave bad records out.")
@@ -224,7 +229,7 @@ class ProblemStream:
             if not self._skip:
                 raise
             return ExclusionReason.BAD_PROBLEM, f"problem {index}", str(error)
-        if is_held_out(problem, self._fraction):
+        if is_held_out(problem, self._fraction, self._form):
             return ExclusionReason.HELD_OUT, problem.id, ""
         return problem
 
@@ -249,18 +254,29 @@ class ProblemStream:
         start = derive_seed(seed, "held-out start") % HELD_OUT_SPAN
         seen: set[str] = set()
         index = last = start
-        while index - last < PATIENCE + 20 / self._fraction:
+        rarest = self._fraction if self._form == FIRST_FORM else self._fraction**2
+        while index - last < PATIENCE + 20 / rarest:
             try:
-                problem = self._checked(index)
+                if self._is_wanted(index, seen):
+                    problem = self._checked(index)
+                    seen.add(canonical_text(problem, self._form))
+                    last = index
+                    yield problem
             except ProblemError:
                 if not self._skip:
                     raise
-            else:
-                if is_held_out(problem, self._fraction) and (text := canonical_text(problem)) not in seen:
-                    seen.add(text)
-                    last = index
-                    yield problem
             index += 1
+
+    def _is_wanted(self, index: int, seen: set[str]) -> bool:
+        """Whether a problem of an unlimited source is one to evaluate on that has not been seen: asked before the
+        checks, which cost more and are not needed for the many that are not.
+
+        Raises:
+            ProblemError: the problem cannot be made.
+        """
+        problem = self._source.problem(index)
+        wanted = may_be_evaluated(problem, self._fraction, self._form)
+        return wanted and canonical_text(problem, self._form) not in seen
 
     @staticmethod
     def _exclusion(round: int, reason: ExclusionReason, subject: str, detail: str) -> Exclusion:

@@ -1,37 +1,25 @@
-"""Rows of problem files, in order, each with its file and line: JSON Lines, JSON arrays, CSV/TSV, Parquet, hub data.
+"""Rows of problem files, in order, each with its file and place: JSON, CSV and TSV, Parquet, hub data.
 
-A row that cannot be read is yielded as a `ProblemError` in its place, so that the rows after it keep their index. A
+A row that cannot be read is yielded as a `ProblemError` in its place, so that the rows after it keep their order. A
 file that cannot be read at all, or not beyond some point, is an error at once.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spark_kernel.errors import InputError, ProblemError
+from spark_kernel.problems.csv_rows import read_csv, read_tsv
+from spark_kernel.problems.json_rows import read_json, read_json_lines
+from spark_kernel.problems.rows import Row, Rows
 
 if TYPE_CHECKING:
     import pyarrow
 
 BATCH_ROWS = 64
 """Parquet rows held at once: rows with images are large."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One record: `place` is "file:line" (or "file:row n" where a format has no lines)."""
-
-    place: str
-    values: Mapping[str, Any]
-
-
-Rows = Iterator["Row | ProblemError"]
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_rows(path: Path) -> Rows:
@@ -48,83 +36,12 @@ def read_rows(path: Path) -> Rows:
     if not path.is_file():
         raise InputError(f"There is no problem file {path}.")
     try:
+        with path.open("rb") as file:
+            if file.read(2) in UTF16:
+                raise InputError(f"{path} is written in UTF-16: save it as UTF-8.")
         yield from reader(path)
     except OSError as error:
         raise InputError(f"The problem file {path} cannot be read: {error}.") from None
-
-
-def read_json(path: Path) -> Rows:
-    """A JSON array of objects; a file that does not open with a bracket is read as JSON Lines.
-
-    Raises:
-        ProblemError: broken JSON, after which nothing can be told apart any more; file, line and reason.
-    """
-    with path.open("rb") as file:
-        head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-        if head != b"[":
-            yield from read_json_lines(path)
-            return
-        file.seek(0)
-        data = file.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ProblemError(f"{path}:{line}: byte {error.start} is not UTF-8.") from None
-    yield from _array_rows(path, text)
-
-
-def read_json_lines(path: Path) -> Rows:
-    """One JSON object per line, UTF-8, no empty lines."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            place = f"{path}:{number}"
-            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not content.strip():
-                yield ProblemError(f"{place}: the line is empty.")
-                continue
-            try:
-                yield _row(place, _decoder().decode(content.decode("utf-8").strip()))
-            except UnicodeDecodeError as error:
-                yield ProblemError(f"{place}: the line is not UTF-8 (byte {error.start + 1}).")
-            except json.JSONDecodeError as error:
-                yield ProblemError(f"{place}: broken JSON: {error.msg} at column {error.pos + 1}.")
-            except (ValueError, RecursionError) as error:
-                yield ProblemError(f"{place}: unusable JSON: {error}.")
-
-
-def read_csv(path: Path, delimiter: str = ",") -> Rows:
-    """Comma-separated values with a header line. A quoted field may hold line breaks; a record's line is its first.
-
-    Raises:
-        ProblemError: no header, or one that names a column twice.
-    """
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        try:
-            header = next(reader, [])
-        except csv.Error as error:
-            raise ProblemError(f"{path}:1: broken CSV header: {error}.") from None
-        if not any(header):
-            raise ProblemError(f"{path}:1: the header line with the column names is missing.")
-        if len(set(header)) < len(header):
-            twice = next(name for name in header if header.count(name) > 1)
-            raise ProblemError(f'{path}:1: the header names the column "{twice}" twice.')
-        while True:
-            place = f"{path}:{reader.line_num + 1}"
-            try:
-                fields = next(reader, None)
-            except csv.Error as error:
-                yield ProblemError(f"{place}: broken CSV: {error}.")
-                continue
-            if fields is None:
-                return
-            yield _csv_row(place, header, fields)
-
-
-def read_tsv(path: Path) -> Rows:
-    """As `read_csv`, with tabs."""
-    return read_csv(path, "\t")
 
 
 def read_parquet(path: Path) -> Rows:
@@ -164,85 +81,3 @@ READERS = {
     ".tsv": read_tsv,
     ".parquet": read_parquet,
 }
-
-
-def _array_rows(path: Path, text: str) -> Rows:
-    position, line = _skip_space(text, text.index("[") + 1, text[: text.index("[")].count("\n") + 1)
-    while position < len(text) and text[position] != "]":
-        place = f"{path}:{line}"
-        row, end = _array_row(place, path, text, position)
-        yield row
-        position, line = _skip_space(text, end, line + text.count("\n", position, end))
-        if text[position : position + 1] == ",":
-            position, line = _skip_space(text, position + 1, line)
-            if text[position : position + 1] in ("]", ""):
-                raise ProblemError(f"{path}:{line}: broken JSON: a record is missing after the comma.")
-        elif text[position : position + 1] != "]":
-            raise ProblemError(f"{path}:{line}: broken JSON: a comma or ] is missing after the record.")
-    if position >= len(text):
-        raise ProblemError(f"{path}:{line}: broken JSON: the closing ] is missing.")
-    position, line = _skip_space(text, position + 1, line)
-    if position < len(text):
-        raise ProblemError(f"{path}:{line}: broken JSON: there is text after the closing ].")
-
-
-def _array_row(place: str, path: Path, text: str, position: int) -> tuple[Row | ProblemError, int]:
-    """The record at a position, and where it ends."""
-    try:
-        value, end = _decoder().raw_decode(text, position)
-        return _row(place, value), end
-    except json.JSONDecodeError as error:
-        raise ProblemError(f"{path}:{error.lineno}: broken JSON: {error.msg} at column {error.colno}.") from None
-    except RecursionError as error:
-        raise ProblemError(f"{place}: unusable JSON: {error}.") from None
-    except ValueError as error:
-        # Well formed, but holding what we refuse: a plain decoder finds its end, and the file can go on.
-        return ProblemError(f"{place}: unusable JSON: {error}."), json.JSONDecoder(parse_int=str).raw_decode(
-            text, position
-        )[1]
-
-
-def _skip_space(text: str, position: int, line: int) -> tuple[int, int]:
-    while position < len(text) and text[position] in " \t\r\n":
-        line += text[position] == "\n"
-        position += 1
-    return position, line
-
-
-def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f'the field "{twice}" stands twice in one object')
-    return values
-
-
-def _row(place: str, value: object) -> Row | ProblemError:
-    if not isinstance(value, dict):
-        return ProblemError(f"{place}: the record is {_json_name(value)}, not an object with named fields.")
-    return Row(place, value)
-
-
-def _csv_row(place: str, header: Sequence[str], fields: Sequence[str]) -> Row | ProblemError:
-    if not fields:
-        return ProblemError(f"{place}: the line is empty.")
-    if len(fields) != len(header):
-        return ProblemError(f"{place}: {len(fields)} fields where the header has {len(header)}.")
-    if any("\udc80" <= character <= "\udcff" for character in chain.from_iterable(fields)):
-        return ProblemError(f"{place}: the line is not UTF-8.")
-    # An empty CSV field is an absent one: the format has no other way to say so.
-    return Row(place, {name: value if value else None for name, value in zip(header, fields, strict=True)})
-
-
-def _json_name(value: object) -> str:
-    names = {list: "an array", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")

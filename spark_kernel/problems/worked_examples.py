@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spark_kernel.problems.source import ProblemSource
+from spark_kernel.problems.source import ProblemSource, skipped_rows
 from spark_kernel.prompts.examples import META
 from spark_kernel.records import Problem
 
@@ -15,6 +15,7 @@ class WithWorkedExamples:
     def __init__(self, source: ProblemSource) -> None:
         self._source = source
         self.size: int | None = source.size
+        self.skipped = skipped_rows(source)
 
     def problem(self, index: int) -> Problem:
         """The other source's problem at an index, marked."""

@@ -14,6 +14,7 @@ ENTRY_POINT_GROUP = "spark_kernel.verifiers"
 BUILT_IN = {
     "math": "spark_kernel.verify.mathematics:MathVerifier",
     "choice": "spark_kernel.verify.choice:ChoiceVerifier",
+    "any_of": "spark_kernel.verify.any_of:AnyOfVerifier",
     "exact": "spark_kernel.verify.exact:ExactVerifier",
     "integer": "spark_kernel.verify.integer:IntegerVerifier",
     "numeric": "spark_kernel.verify.numeric:NumericVerifier",

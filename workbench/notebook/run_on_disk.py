@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from spark_kernel.config import RunConfig, validate_config
+from spark_kernel.config import RunConfig, as_first_written, validate_config
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.runs.layout import RUN_JSON, suite_folders
 from spark_kernel.runs.reader import RunReader
@@ -104,7 +104,7 @@ class RunOnDisk:
 
 def _config(reader: RunReader) -> RunConfig:
     try:
-        return validate_config(yaml.safe_load(reader.config_yaml))
+        return validate_config(as_first_written(yaml.safe_load(reader.config_yaml)))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunFolderError(f"config.yaml of {reader.path} cannot be read: {' '.join(str(error).split())}.") from None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from spark_kernel.config import RunConfig, validate_config
+from spark_kernel.config import RunConfig, as_first_written, validate_config
 from spark_kernel.errors import RunFolderError
 from spark_kernel.runs.bundles import PhaseInfo
 from spark_kernel.runs.reader import RunReader
@@ -124,7 +124,7 @@ def run_config(config_yaml: str) -> RunConfig:
     from spark_kernel.errors import InputError
 
     try:
-        return validate_config(yaml.safe_load(config_yaml))
+        return validate_config(as_first_written(yaml.safe_load(config_yaml)))
     except (yaml.YAMLError, InputError) as error:
         raise RunFolderError(f"config.yaml cannot be read: {' '.join(str(error).split())}") from None
 
