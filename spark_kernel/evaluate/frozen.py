@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spark_kernel.evaluate.cases import Candidate, candidates_of
-from spark_kernel.problems.held_out import canonical_text
+from spark_kernel.problems.held_out import FIRST_FORM, canonical_text
 from spark_kernel.records import Problem
 from spark_kernel.runs.layout import evaluation_folder, list_evaluations
 from spark_kernel.runs.storage import read_evaluation
@@ -22,7 +22,7 @@ class FrozenPool:
 
     def of(self, evaluated: Iterable[Problem]) -> tuple[Candidate, ...]:
         """The candidates, where some of their problems are evaluated; none where ids mean other problems there."""
-        texts = {problem.id: canonical_text(problem) for problem in evaluated}
+        texts = {problem.id: canonical_text(problem, FIRST_FORM) for problem in evaluated}
         shared = texts.keys() & self.problems.keys()
         same = all(texts[name] == self.problems[name] for name in shared)
         return self.candidates if shared and same else ()
@@ -41,7 +41,11 @@ def frozen_pool(folders: Sequence[Path], round_number: int) -> FrozenPool:
             records = read_evaluation(evaluation_folder(folder, evaluated[0]))
             candidates = candidates_of(records.groups["solve"])[0]
             answered = {candidate.problem_id for candidate in candidates}
-            texts = {problem.id: canonical_text(problem) for problem in records.problems if problem.id in answered}
+            texts = {
+                problem.id: canonical_text(problem, FIRST_FORM)
+                for problem in records.problems
+                if problem.id in answered
+            }
             return FrozenPool(candidates, texts)
     return FrozenPool()
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spark_kernel.errors import InputError
-from spark_kernel.problems.held_out import canonical_text
+from spark_kernel.problems.held_out import CANONICAL_FORM, canonical_text
 from spark_kernel.records import Problem
+from spark_kernel.runs.configuration import read_config
 from spark_kernel.runs.layout import INHERITED, ROUNDS, list_numbers, numbered, read_run_info
 from spark_kernel.runs.storage import read_table, write_table
 from spark_kernel.runs.tables import problems_table, read_problems
@@ -27,13 +28,14 @@ SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What weights were trained on. `problems`: by canonical text. `of`: the run, in words for a refusal.
+    """What weights were trained on. `problems`: by canonical text of the run's own `form`. `of`: the run, in words.
 
     `complete`: False of a fork that does not say what the runs before it trained on (made by an older version).
     """
 
     problems: Mapping[str, Problem] = field(default_factory=dict)
     of: str = ""
+    form: int = CANONICAL_FORM
     complete: bool = True
 
 
@@ -47,9 +49,10 @@ def trained_problems(run: Path, last_round: int) -> Trained:
     tables = [read_table(inherited, "problems")] if inherited.is_dir() else []
     rounds = [number for number in list_numbers(run / ROUNDS) if number <= last_round]
     tables += [read_table(run / ROUNDS / numbered(number), "problems") for number in rounds]
-    found = {canonical_text(problem): problem for table in tables for problem in read_problems(table)}
+    form = read_config(run).problems.canonical_form
+    found = {canonical_text(problem, form): problem for table in tables for problem in read_problems(table)}
     complete = inherited.is_dir() or read_run_info(run).parent is None
-    return Trained(found, f"{run} up to round {last_round}", complete)
+    return Trained(found, f"{run} up to round {last_round}", form, complete)
 
 
 def check_known(trained: Trained, *, other_problems: bool) -> None:
@@ -84,7 +87,7 @@ def check_not_trained(held_out: Sequence[Problem], trained: Trained, fraction: f
     Raises:
         InputError: some were; says how many, which, and what to do.
     """
-    leaked = [problem for problem in held_out if canonical_text(problem) in trained.problems]
+    leaked = [problem for problem in held_out if canonical_text(problem, trained.form) in trained.problems]
     if not leaked:
         return
     named = "; ".join(f"{problem.id} ({_short(problem.question)})" for problem in leaked[:NAMED])

@@ -239,8 +239,8 @@ class TorchLearner:
         with self.policy.loaded.arithmetic():
             if self._reference is not None:
                 return self._logprobs(self._reference, batch)[0]
-            with self.policy.initial() as network:
-                return self._logprobs(network, batch)[0]
+            with self.policy.initial():
+                return self._logprobs(self.policy.group_forward, batch)[0]
 
     @torch.no_grad()
     def _all_logprobs(self, groups: Sequence[TrainingGroup], check_stop: StopCheck) -> dict[str, Tensor]:

@@ -55,7 +55,7 @@ def _why_not(task: Task, problem: Problem, config: RunConfig, others: bool) -> E
         return ExclusionReason.KIND_OFF
     if others:
         return ExclusionReason.OTHER_PROBLEMS
-    if is_held_out(problem, config.problems.held_out_fraction):
+    if is_held_out(problem, config.problems.held_out_fraction, config.problems.canonical_form):
         return ExclusionReason.HELD_OUT
     return None
 
