@@ -113,7 +113,8 @@ def test_batches_are_what_the_processor_makes_of_them(
     encoder = make(tmp_path)
     inputs = encoder._images
     assert inputs is not None
-    for batch in (prompts[:1], prompts[:2], prompts[2:], prompts, [*prompts[::-1], prompts[0]]):
+    text = Prompt("text", (Message.of("user", "no image at all"),), ())
+    for batch in (prompts[:1], prompts[:2], prompts[2:], prompts, [*prompts[::-1], prompts[0]], [text, *prompts]):
         found, expected = inputs.tensors(batch), inputs._by_processor(batch)
         assert found.keys() == expected.keys()
         for name, tensor in expected.items():
