@@ -19,6 +19,7 @@ import transformers
 
 from spark_kernel.config import RunConfig, field_names, merge_settings, validate_config
 from spark_kernel.errors import InputError, ModelError
+from spark_kernel.evaluate import held_out
 from spark_kernel.learner.checkpoint import STATE_FOLDER
 from spark_kernel.models.description import ModelDescription
 from spark_kernel.models.load import load_encoder
@@ -135,6 +136,21 @@ def lived(config: RunConfig, folder: Path) -> Any:
     kept = [info.name for info in reader.checkpoints]
     calls = [(sampling, [prompt.seeds for prompt in prompts]) for prompts, sampling in engine.calls]
     return rows, reports, kept, written, calls, learner.log
+
+
+def voted(config: RunConfig, folder: Path) -> Any:
+    """How often an evaluation asks mathematics which answers are the same."""
+    asked: list[str] = []
+    original = held_out.label_by_mathematics
+
+    def spy(score: Any) -> Any:
+        asked.append("mathematics")
+        return original(score)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(held_out, "label_by_mathematics", spy)
+        lived(config, folder)
+    return asked
 
 
 def _timeless(row: dict[str, Any]) -> dict[str, Any]:
@@ -361,7 +377,7 @@ CHANGES: dict[str, Change] = {
     "evaluation.samples": Change(3, lived),
     "evaluation.reflections": Change(2, lived),
     "evaluation.methods": Change(False, lived),
-    "evaluation.same_answers": Change("mathematics", lived, {**CHAINS, "evaluation__samples": 12}),
+    "evaluation.same_answers": Change("mathematics", voted),
     "checkpoint.every": Change(1, lived),
     "checkpoint.keep": Change(1, lived, {"checkpoint__every": 1}),
     "loop.faithful": Change(True, lived),
