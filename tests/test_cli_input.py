@@ -87,7 +87,7 @@ def test_a_mapping_flag_without_a_value_is_refused() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.text(min_size=1).filter(lambda text: not text.startswith("-")))
 def test_text_reaches_the_configuration_unchanged(text: str) -> None:
     assert parse("--model.path", text) == {"model": {"path": text}}

@@ -181,7 +181,7 @@ SEQUENCES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SEQUENCES, st.sampled_from(sorted(LOSSES)), st.booleans(), st.integers(0, 2**16))
 def test_any_cut_into_micro_batches_gives_the_same_value_and_gradient(
     rows: list[tuple[int, str, int]], name: str, corrected: bool, seed: int

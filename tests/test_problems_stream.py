@@ -53,7 +53,7 @@ def ids(problems: tuple[Problem, ...]) -> list[str]:
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_split_of_takes_gives_the_same_sequence(counts: list[int]) -> None:
     whole = unlimited().take(0, sum(counts), round=1)
     cursor, pieces, exclusions = 0, [], []
@@ -70,7 +70,7 @@ def test_any_split_of_takes_gives_the_same_sequence(counts: list[int]) -> None:
 
 
 @given(st.integers(1, 60), st.lists(st.integers(1, 100), min_size=1, max_size=12), st.integers(0, 12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_finite_walk_resumes_exactly(size: int, counts: list[int], stop: int) -> None:
     try:
         stream = finite(size)

@@ -217,3 +217,14 @@ def test_a_torchvision_that_does_not_import_is_removed_and_a_sound_one_stays(scr
     script.remove_broken_torchvision(plan)
     assert not module.exists()
     assert script.distribution_version(plan, "torchvision") is None
+
+
+def test_hypothesis_has_no_deadline_and_ci_draws_the_same_every_time() -> None:
+    from hypothesis import settings
+
+    assert settings.get_profile("local").deadline is settings.get_profile("ci").deadline is None
+    assert settings.get_profile("ci").derandomize
+    assert settings().deadline is None
+    assert settings().derandomize == bool(os.environ.get("CI"))
+    own = "dead" + "line="
+    assert not [path.name for path in (ROOT / "tests").glob("test_*.py") if own in path.read_text(encoding="utf-8")]

@@ -84,7 +84,7 @@ def gemma(folders: dict[str, Path]) -> Policy:
     return policy_of(folders["gemma3"], False)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(

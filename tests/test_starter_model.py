@@ -100,20 +100,20 @@ def test_the_auto_class_reads_texts_as_the_file_says(tokenizer, tasks):
 
 
 @given(st.text())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_survives_a_round_trip(tokenizer, text):
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == text
 
 
 @given(st.text(alphabet=" 0123456789\n\\boxed{}<>/_answer.,+-=*vs"))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_text_like_the_models_own_survives_a_round_trip(tokenizer, text):
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
 @given(st.text().filter(lambda text: not any(special in text for special in SPECIAL)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_text_without_its_very_name_becomes_a_special_token(tokenizer, text):
     assert not set(tokenizer(text)["input_ids"]) & set(tokenizer.all_special_ids)
 

@@ -20,6 +20,7 @@ from spark_kernel.runs.writer import RunWriter
 from tests.helpers.documented import ask, queries
 from tests.helpers.recorded_runs import CONFIG, ENVIRONMENT, OTHER_SUITE, make_evaluation, write_round
 from workbench.commands.look import show
+from workbench.notebook.run_on_disk import RunOnDisk
 from workbench.recorded import recorded_run
 from workbench.reporting.report_page.tables import write_tables
 from workbench.views import RunView
@@ -238,3 +239,11 @@ def test_show_names_other_suites_and_shows_one(
     assert "after round 6" in said("--suite", OTHER_SUITE, "--round", "6")
     with pytest.raises(InputError, match=f"no evaluation of suite nothing; suites there: {HELD_OUT}, {OTHER_SUITE}"):
         show([str(run), "--suite", "nothing"])
+
+
+def test_a_new_evaluation_of_any_suite_is_news_to_whoever_watches(fresh: RunWriter) -> None:
+    watched, stamps = RunOnDisk(), []
+    for round, suite in ((0, OTHER_SUITE), (0, HELD_OUT), (1, OTHER_SUITE)):
+        fresh.write_evaluation(*make_evaluation(round, suite))
+        stamps.append(watched.look(fresh.path).stamp)
+    assert len(set(stamps)) == 3

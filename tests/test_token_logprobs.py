@@ -55,7 +55,7 @@ def both(head: OutputHead, rows: int, chunk_rows: int, temperature: float, dtype
 
 
 @pytest.mark.parametrize("name", ["plain", "biased", "capped", "wrapped"])
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(rows=st.integers(1, 9), chunk_rows=st.integers(1, 10), temperature=st.sampled_from([1.0, 0.7, 2.5]))
 def test_equal_to_the_plain_way(name: str, rows: int, chunk_rows: int, temperature: float) -> None:
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):

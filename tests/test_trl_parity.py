@@ -142,7 +142,7 @@ def test_value_and_gradient(oracle: LossOracle, name: str, old: bool, beta: floa
     agree(oracle, name, lengths, settings, old=old)
 
 
-@hypothesis.settings(deadline=None, max_examples=150)
+@hypothesis.settings(max_examples=150)
 @hypothesis.given(
     name=st.sampled_from(sorted(TRL_NAMES)),
     lengths=st.lists(st.integers(0, WIDTH), min_size=1, max_size=7).filter(any),
@@ -319,7 +319,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> AdvantageOracle:
     return AdvantageOracle(tmp_path_factory.mktemp("trl-advantages"), groups=4, size=3)
 
 
-@hypothesis.settings(deadline=None, max_examples=150)
+@hypothesis.settings(max_examples=150)
 @hypothesis.given(
     estimator=st.sampled_from(sorted(SCALES)),
     rewards=st.lists(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spark_kernel.errors import InputError
@@ -128,7 +128,7 @@ def steady_pool() -> Iterator[VerifierPool]:
 
 
 @given(st.lists(SCRIPTS, max_size=60))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 def test_the_pool_says_what_the_verifier_says_in_the_same_order(steady_pool: VerifierPool, scripts: list[str]) -> None:
     expected: list[Score | None] = []
     for asked in scripted(*scripts):
@@ -348,7 +348,7 @@ TASKS = st.builds(
 
 
 @given(st.lists(st.builds(VerifyRequest, ANY_OUTPUT, PROBLEMS, TASKS), max_size=4), st.integers(1, 3))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 def test_requests_arrive_as_they_were_sent(requests: list[VerifyRequest], times: int) -> None:
     sent = requests * times
     line = encode_requests(sent, 1.0)
