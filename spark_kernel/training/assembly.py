@@ -18,7 +18,7 @@ from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.preflight import Preflight, check_memory
 from spark_kernel.objective.settings import LOSSES, ObjectiveSettings
 from spark_kernel.problems.checked_stream import make_stream
-from spark_kernel.problems.stream import ProblemStream
+from spark_kernel.problems.stream import ProblemStream, Progress
 from spark_kernel.rollout.engine import RolloutEngine
 from spark_kernel.rollout.make_engine import check_engine, make_engine
 from spark_kernel.rollout.memory_use import memory_demand, with_decode_rows
@@ -107,8 +107,11 @@ def learner_settings(config: RunConfig) -> LearnerSettings:
     )
 
 
-def assemble(config: RunConfig, *, images_root: Path) -> Parts:
+def assemble(config: RunConfig, *, images_root: Path, on_problems: Progress = lambda _done, _total: None) -> Parts:
     """Load and build everything a run needs; cheap checks come before the weights are loaded.
+
+    Args:
+        on_problems: told while the problems of a file are read and checked.
 
     Raises:
         InputError: anything about the configuration, problems or model that cannot work.
@@ -120,7 +123,7 @@ def assemble(config: RunConfig, *, images_root: Path) -> Parts:
     verify = config.verify
     pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
     try:
-        stream = make_stream(config, pool)
+        stream = make_stream(config, pool, on_problems)
         preflight = check_memory(config.model, memory_demand(config))
         policy = load_policy(config.model, seed=config.seed)
         if config.model.gradient_checkpointing:

@@ -13,6 +13,7 @@ import torch
 from spark_kernel.config import RunConfig, merge_settings, validate_config
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.learner.checkpoint import STATE_FOLDER, load_learner
+from spark_kernel.problems.stream import Progress
 from spark_kernel.recycle.queue import TaskQueue
 from spark_kernel.runs.bundles import ParentRun
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, verify_checkpoint
@@ -36,11 +37,17 @@ from spark_kernel.training.state import RoundState, TrainerState
 from spark_kernel.training.trainer import TRAINER_STATE, Trainer
 
 
-def start_run(config: RunConfig, path: str | Path, *, listeners: Sequence[Listener] = ()) -> Trainer:
+def start_run(
+    config: RunConfig,
+    path: str | Path,
+    *,
+    listeners: Sequence[Listener] = (),
+    on_problems: Progress = lambda _done, _total: None,
+) -> Trainer:
     """A new run in a new or empty folder, before its first round.
 
     The number of CPU threads, and batch sizes that are planned from memory, are written into the run's configuration:
-    results depend on them.
+    results depend on them. `on_problems` is told while the problems of a file are read and checked.
 
     Raises:
         InputError: anything in configuration, problems or model that cannot work.
@@ -49,7 +56,7 @@ def start_run(config: RunConfig, path: str | Path, *, listeners: Sequence[Listen
     run = Path(path)
     check_new_folder(run)
     config = config.model_copy(update={"threads": config.threads or torch.get_num_threads()})
-    parts = assemble(config, images_root=run.absolute())
+    parts = assemble(config, images_root=run.absolute(), on_problems=on_problems)
     try:
         writer = RunWriter.create(run, parts.config.to_yaml(), describe_environment())
     except BaseException:

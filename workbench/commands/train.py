@@ -17,6 +17,7 @@ from spark_kernel.errors import InputError, RunFolderError
 from workbench.cli import INTERRUPTED, OK
 from workbench.commands import quiet_transformers, require_run
 from workbench.config_flags import flags_type, given_overrides, refuse_unknown_flags, split_mapping_flags
+from workbench.console import make_console
 from workbench.reporting.sinks import require_sinks, sink_names
 
 if TYPE_CHECKING:
@@ -57,7 +58,11 @@ def run(arguments: Sequence[str]) -> int:
     from spark_kernel.training.lifecycle import start_run
 
     quiet_transformers()
-    return _train(start_run(config, out), None, names)
+    from workbench.reporting.waiting import Waiting
+
+    with Waiting(make_console()) as waiting:
+        trainer = start_run(config, out, on_problems=lambda done, total: waiting("checking problems", done, total))
+    return _train(trainer, None, names)
 
 
 @dataclass(frozen=True)
