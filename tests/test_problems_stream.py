@@ -265,3 +265,9 @@ def test_impossible_fractions_are_refused(fraction: float) -> None:
 def test_impossible_takes_are_refused(cursor: int, count: int) -> None:
     with pytest.raises(InputError, match="at least 1 from 0"):
         unlimited().take(cursor, count, round=1)
+
+
+def test_progress_of_the_check_is_told_block_by_block() -> None:
+    heard: list[tuple[int, int]] = []
+    finite(150, on_progress=lambda done, total: heard.append((done, total)))
+    assert heard == [(0, 150), (64, 150), (128, 150)]

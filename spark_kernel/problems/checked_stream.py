@@ -10,7 +10,7 @@ from spark_kernel.errors import InputError
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.load import load_encoder
 from spark_kernel.problems.registry import make_source
-from spark_kernel.problems.stream import ProblemStream
+from spark_kernel.problems.stream import ProblemStream, Progress
 from spark_kernel.problems.worked_examples import WithWorkedExamples
 from spark_kernel.prompts.build import solve_task
 from spark_kernel.prompts.prompt import task_prompts
@@ -21,7 +21,9 @@ PROMPTS_CHECKED = 200
 """Problems whose prompts are measured before training starts; later ones that do not fit become exclusions."""
 
 
-def make_stream(config: RunConfig, pool: VerifierPool) -> ProblemStream:
+def make_stream(
+    config: RunConfig, pool: VerifierPool, on_progress: Progress = lambda _done, _total: None
+) -> ProblemStream:
     """The problems of a run, checked as far as they can be before training; golds by the pool, under its deadline.
 
     Raises:
@@ -45,6 +47,7 @@ def make_stream(config: RunConfig, pool: VerifierPool) -> ProblemStream:
         on_bad_problem=config.problems.on_bad_problem,
         check_problems=checker.check,
         canonical_form=config.problems.canonical_form,
+        on_progress=on_progress,
     )
     if stream.trainable_count is None:
         stream.take(0, config.problems.per_round, round=1)  # a first look: taking is repeatable

@@ -31,6 +31,9 @@ BLOCK = 64
 CheckProblems = Callable[[Sequence[Problem]], Sequence[str | None]]
 """For each problem, why it is no use, in a sentence; None where it is fine."""
 
+Progress = Callable[[int, int], None]
+"""Called with how many problems of a finite source have been read and checked, and how many there are."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -52,6 +55,7 @@ class ProblemStream:
         held_out_fraction: share of problems, by hash, that is never trained on; above 0, below 1.
         on_bad_problem: "stop" raises at the first bad record, "skip" records an exclusion and goes on.
         check_problems: whatever else must hold of a problem (its verifier can read the gold), asked of every one.
+        on_progress: told while a finite source is read and checked.
         canonical_form: by which canonical text problems are the same and held out (`problems.held_out`); a run's own.
 
     Raises:
@@ -68,6 +72,7 @@ class ProblemStream:
         on_bad_problem: Literal["stop", "skip"] = "stop",
         check_problems: CheckProblems | None = None,
         canonical_form: int = CANONICAL_FORM,
+        on_progress: Progress = lambda _done, _total: None,
     ) -> None:
         if not 0.0 < held_out_fraction < 1.0:
             raise InputError(f"problems.held_out_fraction = {held_out_fraction} is refused: above 0 and below 1.")
@@ -84,7 +89,7 @@ class ProblemStream:
         self._shut_out: list[tuple[ExclusionReason, str, str]] = []
         self._shut_out += [(row.reason, row.place, row.detail) for row in skipped_rows(source)]
         if source.size is not None:
-            self._distinct = self._survey(source.size)
+            self._distinct = self._survey(source.size, on_progress)
 
     @property
     def trainable_count(self) -> int | None:
@@ -159,11 +164,13 @@ class ProblemStream:
     def _bad(self) -> list[str]:
         return [subject for reason, subject, _ in self._shut_out if reason is ExclusionReason.BAD_PROBLEM]
 
-    def _survey(self, size: int) -> int:
+    def _survey(self, size: int, on_progress: Progress) -> int:
         """Sort a finite source's indices into trainable, held out and bad; the number of different trainable ones."""
         errors: list[str] = []
         distinct: set[str] = set()
         for index in range(size):
+            if index % BLOCK == 0:
+                on_progress(index, size)
             try:
                 problem = self._checked(index)
             except ProblemError as error:

@@ -21,7 +21,7 @@ from spark_kernel.models.description import ModelDescription
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.preflight import Preflight, check_memory
 from spark_kernel.problems.checked_stream import make_stream
-from spark_kernel.problems.stream import ProblemStream
+from spark_kernel.problems.stream import ProblemStream, Progress
 from spark_kernel.rollout.engine import RolloutEngine
 from spark_kernel.rollout.make_engine import check_engine, make_engine
 from spark_kernel.rollout.memory_use import memory_demand, with_decode_rows
@@ -58,12 +58,19 @@ class Parts:
         self.for_evaluation.close()
 
 
-def assemble(config: RunConfig, *, images_root: Path, trained: Trained | None = None) -> Parts:
+def assemble(
+    config: RunConfig,
+    *,
+    images_root: Path,
+    trained: Trained | None = None,
+    on_problems: Progress = lambda _done, _total: None,
+) -> Parts:
     """Load and build everything a run needs; cheap checks come before the weights are loaded.
 
     Args:
         images_root: the folder that the paths of problems' images start from.
         trained: what was trained on before this run, of a fork.
+        on_problems: told while the problems of a file are read and checked.
 
     Raises:
         InputError: anything about the configuration, problems or model that cannot work, or a problem that is held out
@@ -76,7 +83,7 @@ def assemble(config: RunConfig, *, images_root: Path, trained: Trained | None = 
     verify = config.verify
     pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
     try:
-        stream = make_stream(config, pool)
+        stream = make_stream(config, pool, on_problems)
         if trained is not None and config.evaluation.every:
             chosen = stream.held_out(config.evaluation.problems, seed=config.seed)
             check_not_trained(chosen, trained, config.problems.held_out_fraction)

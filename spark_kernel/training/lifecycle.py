@@ -19,6 +19,7 @@ from spark_kernel.evaluate.leaks import check_known, trained_problems, write_tra
 from spark_kernel.learner.checkpoint import STATE_FOLDER
 from spark_kernel.models.precision import check_precision
 from spark_kernel.problems.checked_stream import make_stream
+from spark_kernel.problems.stream import Progress
 from spark_kernel.recycle.queue import TaskQueue
 from spark_kernel.runs.bundles import ParentRun
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, verify_checkpoint
@@ -44,11 +45,17 @@ from spark_kernel.training.state import RoundState, TrainerState
 from spark_kernel.training.trainer import TRAINER_STATE, Trainer
 
 
-def start_run(config: RunConfig, path: str | Path, *, listeners: Sequence[Listener] = ()) -> Trainer:
+def start_run(
+    config: RunConfig,
+    path: str | Path,
+    *,
+    listeners: Sequence[Listener] = (),
+    on_problems: Progress = lambda _done, _total: None,
+) -> Trainer:
     """A new run in a new or empty folder, before its first round.
 
     The number of CPU threads, and batch sizes that are planned from memory, are written into the run's configuration:
-    results depend on them.
+    results depend on them. `on_problems` is told while the problems of a file are read and checked.
 
     Raises:
         InputError: anything in configuration, problems or model that cannot work.
@@ -58,7 +65,7 @@ def start_run(config: RunConfig, path: str | Path, *, listeners: Sequence[Listen
     check_new_folder(run)
     check_precision(config.model, config.learner.learning_rate)
     config = config.model_copy(update={"threads": config.threads or torch.get_num_threads()})
-    parts = assemble(config, images_root=run.absolute())
+    parts = assemble(config, images_root=run.absolute(), on_problems=on_problems)
     try:
         writer = RunWriter.create(run, parts.config.to_yaml(), describe_environment())
     except BaseException:

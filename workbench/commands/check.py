@@ -12,7 +12,7 @@ import tyro
 from spark_kernel.errors import InputError
 from workbench.cli import BAD_INPUT, OK
 from workbench.commands import quiet_transformers
-from workbench.console import make_console
+from workbench.reporting.console import make_console
 
 if TYPE_CHECKING:
     from spark_kernel.problems.files import FilesSource

@@ -13,7 +13,7 @@ from spark_kernel.problems.inspection import Inspection
 from spark_kernel.prompts.build import solve_task
 from spark_kernel.prompts.prompt import task_prompts
 from spark_kernel.records import ExclusionReason, Parse, Problem, Score
-from workbench.console import plain_table
+from workbench.reporting.console import plain_table
 
 MOST_REFUSED = 10
 LONGEST_CELL = 240

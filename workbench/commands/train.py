@@ -16,6 +16,7 @@ from spark_kernel.config import RunConfig, load_config, merge_settings, preset_n
 from spark_kernel.errors import InputError, RunFolderError
 from workbench.cli import INTERRUPTED, OK
 from workbench.commands import quiet_transformers, require_run
+from workbench.reporting.console import make_console
 from workbench.reporting.sinks import require_sinks, sink_names
 from workbench.settings.flags import SETTINGS, Settings, parse_flags, refuse_unknown_flags, split_mapping_flags
 
@@ -59,7 +60,11 @@ def run(arguments: Sequence[str]) -> int:
     from spark_kernel.training.lifecycle import start_run
 
     quiet_transformers()
-    return _train(start_run(config, out), None, names)
+    from workbench.reporting.waiting import Waiting
+
+    with Waiting(make_console()) as waiting:
+        trainer = start_run(config, out, on_problems=lambda done, total: waiting("checking problems", done, total))
+    return _train(trainer, None, names)
 
 
 @dataclass(frozen=True)
