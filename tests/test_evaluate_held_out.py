@@ -8,10 +8,11 @@ import re
 
 import pytest
 
+from spark_kernel.config.sections import EvaluationSection, RolloutSection
 from spark_kernel.errors import InputError, Stopped
 from spark_kernel.evaluate.cases import Candidate, candidates_of
 from spark_kernel.evaluate.compare import Checkpoint, RunResult, compare_runs, line_cells
-from spark_kernel.evaluate.held_out import EvaluationSettings, evaluate_held_out
+from spark_kernel.evaluate.held_out import evaluate_held_out
 from spark_kernel.evaluate.verdict_probability import yes_probabilities
 from spark_kernel.records import ExclusionReason, Kind, Origin, Parse, View
 from spark_kernel.test_time.steps import Stop
@@ -20,7 +21,8 @@ from spark_kernel.verify import VerifierPool
 from tests.helpers.scripted_engine import LocalScorer, ScriptedEngine, sum_problem
 
 PROBLEMS = [sum_problem(i) for i in range(12)]
-SETTINGS = EvaluationSettings(max_new_tokens=100, verdict_max_new_tokens=20)
+LENGTHS = RolloutSection(max_new_tokens=100, verdict_max_new_tokens=20)
+AMOUNT = EvaluationSection()
 NUMBER = re.compile(r"What is (\d+) plus")
 SHOWN = re.compile(r"<answer(?:_[ab])?>\n(.*?)\n</answer", re.DOTALL)
 
@@ -77,8 +79,8 @@ def knows(shown, gold, seed):
     return shown == gold
 
 
-def evaluate(engine, settings=SETTINGS, problems=PROBLEMS, seed=5, round=2, **more):
-    return evaluate_held_out(engine, LocalScorer(), problems, settings, seed=seed, round=round, **more)
+def evaluate(engine, amount=AMOUNT, lengths=LENGTHS, problems=PROBLEMS, seed=5, round=2, **more):
+    return evaluate_held_out(engine, LocalScorer(), problems, lengths, amount, seed=seed, round=round, **more)
 
 
 def test_a_model_that_judges_perfectly():
@@ -256,13 +258,13 @@ def test_steps_of_the_loop_are_labelled_by_what_they_are_about():
 
 
 def test_prompts_that_do_not_fit_are_exclusions_not_errors():
-    settings = EvaluationSettings(max_new_tokens=100, max_prompt_tokens=30, reflections=1)
+    lengths = RolloutSection(max_new_tokens=100, max_prompt_tokens=30)
     long = "step " * 40
 
     def write(prompt, seed):
         return long + r"\boxed{4}" if kind_of(prompt) is Kind.SOLVE else r"\boxed{Yes}"
 
-    found = evaluate(ScriptedEngine(write), settings)
+    found = evaluate(ScriptedEngine(write), EvaluationSection(reflections=1), lengths)
     counts = dict.fromkeys(Kind, 0)
     for exclusion in found.exclusions:
         assert exclusion.reason is ExclusionReason.PROMPT_TOO_LONG
@@ -271,22 +273,18 @@ def test_prompts_that_do_not_fit_are_exclusions_not_errors():
     assert counts[Kind.REFLECTION] == len({(c.problem_id, c.correct) for c in found.candidates})
     assert found.summary["lines"]["own/pointwise/full"]["n"] == 0
     assert found.summary["lines"]["own/pointwise/full"]["accuracy"] is None
-    nothing = evaluate(ScriptedEngine(write), EvaluationSettings(max_new_tokens=9, max_prompt_tokens=3))
+    nothing = evaluate(ScriptedEngine(write), lengths=RolloutSection(max_new_tokens=9, max_prompt_tokens=3))
     assert len(nothing.exclusions) == 12
     assert nothing.summary["lines"]["loop"]["n"] == 0
 
 
 def test_settings_bound_the_work():
-    settings = EvaluationSettings(
-        max_new_tokens=50, samples=3, judged=1, views=(View.ANSWER,), pairs=False, reflected=0, reflections=0
-    )
     engine = model(half_right, knows)
-    found = evaluate(engine, settings)
-    assert set(found.groups) == {"solve", "own/pointwise/answer"}
-    assert len(found.groups["own/pointwise/answer"]) == 12
-    assert [sampling.temperature for _, sampling in engine.calls] == [1.0, 1.0]
-    with pytest.raises(InputError, match="samples = 0"):
-        EvaluationSettings(max_new_tokens=5, samples=0)
+    found = evaluate(engine, EvaluationSection(samples=3, reflections=1))
+    assert {len(group.rollouts) for group in found.groups["solve"]} == {3}
+    assert len(found.groups["own/pointwise/answer"]) == len(found.groups["own/pointwise/full"]) == 36
+    never = evaluate(model(half_right, lambda *_: False), EvaluationSection(reflections=3))
+    assert {sum(step.kind is Kind.REFLECTION for step in attempt.steps) for attempt in never.attempts} == {3}
     with pytest.raises(InputError, match="at least one problem"):
         evaluate(engine, problems=[])
 
@@ -338,7 +336,7 @@ def test_the_summary_is_plain_json_without_nan():
 def test_scores_come_from_real_worker_processes_too():
     engine = model(half_right, knows)
     with VerifierPool(workers=1, deadline_seconds=20.0) as pool:
-        found = evaluate_held_out(engine, pool, PROBLEMS, SETTINGS, seed=5, round=2)
+        found = evaluate_held_out(engine, pool, PROBLEMS, LENGTHS, AMOUNT, seed=5, round=2)
     assert found == evaluate(model(half_right, knows))
 
 
@@ -358,7 +356,7 @@ def characters(text):
 
 
 def test_probability_of_yes_is_read_at_the_box_over_the_allowed_verdicts():
-    found = evaluate(model(half_right, knows), EvaluationSettings(max_new_tokens=100))
+    found = evaluate(model(half_right, knows), lengths=RolloutSection(max_new_tokens=100))
     groups = found.groups["own/pointwise/answer"]
     engine = CharacterEngine(lambda prompt, seed: "")
     probabilities = yes_probabilities(engine, characters, groups)
@@ -441,12 +439,12 @@ def test_methods_need_what_they_choose_by():
     lines = evaluate(engine).summary["lines"]
     assert "best_of" in lines
     assert "weighted_vote" not in lines  # no encoder, no probabilities
-    unjudged = evaluate(engine, EvaluationSettings(100, 20, judged=0)).summary["lines"]
+    unjudged = evaluate(model(lambda gold, seed: "x " * 200, knows)).summary["lines"]  # no output may be judged
     assert "vote" in unjudged
     assert "best_of" not in unjudged
-    for settings in (EvaluationSettings(100, 20, methods=False), EvaluationSettings(100, 20, reflections=0)):
-        assert not {"vote", "best_of", "weighted_vote"} & evaluate(engine, settings).summary["lines"].keys()
-    assert evaluate(engine, EvaluationSettings(100, 20, samples=1)).summary["lines"]["vote"]["limited"] is True
+    without = evaluate(engine, EvaluationSection(methods=False)).summary["lines"]
+    assert not {"vote", "best_of", "weighted_vote"} & without.keys()
+    assert evaluate(engine, EvaluationSection(samples=1)).summary["lines"]["vote"]["limited"] is True
 
 
 def test_a_vote_may_take_equal_numbers_for_the_same_answer():
@@ -454,13 +452,13 @@ def test_a_vote_may_take_equal_numbers_for_the_same_answer():
         return (gold + 7, f"{gold}", rf"\frac{{{2 * gold}}}{{2}}")[seed % 3]
 
     spelled = evaluate(model(solves, knows)).summary["lines"]["vote"]
-    equal = evaluate(model(solves, knows), EvaluationSettings(100, 20, same_answers="mathematics"))
+    equal = evaluate(model(solves, knows), EvaluationSection(same_answers="mathematics"))
     assert equal.summary["lines"]["vote"]["ties"] < spelled["ties"]
 
 
 def test_methods_disturb_no_other_line_and_sample_nothing():
     one, two = model(half_right, knows), model(half_right, knows)
     with_them = evaluate(one).summary["lines"]
-    without = evaluate(two, EvaluationSettings(100, 20, methods=False)).summary["lines"]
+    without = evaluate(two, EvaluationSection(methods=False)).summary["lines"]
     assert one.calls == two.calls
     assert {name: with_them[name] for name in without} == without

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from spark_kernel.config.sections import ModelSection
-from spark_kernel.evaluate.held_out import EvaluationSettings, evaluate_held_out
+from spark_kernel.config.sections import EvaluationSection, ModelSection, RolloutSection
+from spark_kernel.evaluate.held_out import evaluate_held_out
 from spark_kernel.evaluate.verdict_probability import yes_probabilities
 from spark_kernel.models.policy import load_policy
 from spark_kernel.problems.arithmetic import ArithmeticSource
@@ -21,7 +21,7 @@ from tests.helpers.scripted_engine import LocalScorer
 from tests.helpers.tiny_models import save_talkative_llama
 
 PROBLEMS = [ArithmeticSource().problem(index) for index in range(6)]
-SETTINGS = EvaluationSettings(max_new_tokens=24, verdict_max_new_tokens=24, max_prompt_tokens=1500)
+LENGTHS = RolloutSection(max_new_tokens=24, verdict_max_new_tokens=24, max_prompt_tokens=1500)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def policy(tmp_path_factory):
 
 def evaluate(policy, **more):
     engine = TransformersEngine(policy, batch_size=64)
-    encode = policy.encoder.text_ids
-    return evaluate_held_out(engine, LocalScorer(), PROBLEMS, SETTINGS, seed=1, round=0, encode=encode, **more)
+    encode, amount = policy.encoder.text_ids, EvaluationSection()
+    return evaluate_held_out(engine, LocalScorer(), PROBLEMS, LENGTHS, amount, seed=1, round=0, encode=encode, **more)
 
 
 @pytest.fixture(scope="module")

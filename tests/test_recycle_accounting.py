@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
-from spark_kernel.recycle.settings import RecycleSettings
 
+from spark_kernel.config.sections import RecycleSection
 from spark_kernel.records import ExclusionReason, Group, Kind, Recycled, Task, View
 from spark_kernel.recycle.recycle import Fits, re_evaluate, recycle
 from tests.helpers.recycling import (
@@ -17,6 +17,7 @@ from tests.helpers.recycling import (
     make_groups,
     make_reflections,
     problems_of,
+    quotas_of,
     settings_of,
 )
 
@@ -51,8 +52,8 @@ def limit_of(characters: int) -> Fits:
     return fits
 
 
-def run(groups: list[Group], settings: RecycleSettings, seed: int, fits: Fits = everything_fits) -> Recycled:
-    return recycle(groups, problems_of(groups), settings, seed=seed, round=7, fits=fits)
+def run(groups: list[Group], settings: RecycleSection, seed: int, fits: Fits = everything_fits) -> Recycled:
+    return recycle(groups, problems_of(groups), settings, quotas_of(settings), seed=seed, round=7, fits=fits)
 
 
 def fates(recycled: Recycled) -> Counter[str]:
@@ -62,7 +63,7 @@ def fates(recycled: Recycled) -> Counter[str]:
 
 @given(codes=any_codes, settings=any_settings, seed=seeds, characters=st.integers(100, 350))
 def test_a_solve_group_offers_one_judgement_and_one_reflection(
-    codes: list[str], settings: RecycleSettings, seed: int, characters: int
+    codes: list[str], settings: RecycleSection, seed: int, characters: int
 ) -> None:
     recycled = run(make_groups(codes), settings, seed, limit_of(characters))
     assert fates(recycled) == Counter({"judge": len(codes), "reflection": len(codes)} if codes else {})
@@ -79,20 +80,27 @@ def test_a_solve_group_offers_one_judgement_and_one_reflection(
     characters=st.integers(100, 350),
 )
 def test_a_reflection_group_offers_one_judgement_and_one_pair(
-    codes: list[str], settings: RecycleSettings, seed: int, characters: int
+    codes: list[str], settings: RecycleSection, seed: int, characters: int
 ) -> None:
     groups, sources = make_reflections(codes)
     recycled = re_evaluate(
-        groups, problems_of(groups), sources, settings, seed=seed, round=7, fits=limit_of(characters)
+        groups,
+        problems_of(groups),
+        sources,
+        settings,
+        quotas_of(settings),
+        seed=seed,
+        round=7,
+        fits=limit_of(characters),
     )
     by_kind = Counter(item.kind for item in (*recycled.tasks, *recycled.exclusions))
     assert by_kind == Counter({Kind.POINTWISE: len(codes), Kind.PAIRWISE: len(codes)} if codes else {})
-    assert len(recycled.tasks) <= settings.judge_quota
+    assert len(recycled.tasks) <= quotas_of(settings).judge
 
 
 @given(codes=any_codes, settings=any_settings, seed=seeds, data=st.data())
 def test_the_order_of_groups_changes_nothing(
-    codes: list[str], settings: RecycleSettings, seed: int, data: st.DataObject
+    codes: list[str], settings: RecycleSection, seed: int, data: st.DataObject
 ) -> None:
     groups = make_groups(codes)
     shuffled = data.draw(st.permutations(groups))
@@ -101,7 +109,7 @@ def test_the_order_of_groups_changes_nothing(
 
 @given(codes=any_codes, settings=any_settings, seed=seeds, characters=st.integers(100, 350))
 def test_only_tasks_that_fit_leave_and_full_views_fall_back(
-    codes: list[str], settings: RecycleSettings, seed: int, characters: int
+    codes: list[str], settings: RecycleSection, seed: int, characters: int
 ) -> None:
     groups = make_groups(codes)
     recycled = run(groups, settings, seed, limit_of(characters))
@@ -113,7 +121,7 @@ def test_only_tasks_that_fit_leave_and_full_views_fall_back(
         assert not limit_of(characters)([shortest[task_id]])[0]
 
 
-def _without_limits(settings: RecycleSettings) -> dict[str, object]:
+def _without_limits(settings: RecycleSection) -> dict[str, object]:
     """The same settings, all in answer view, without balance and quotas."""
     names = ("pointwise", "pairwise", "reflection", "mixed_pairwise_share", "reflection_correct_share")
     return {name: getattr(settings, name) for name in names} | {
@@ -147,11 +155,11 @@ def test_prompts_are_counted_in_two_calls() -> None:
 
 
 def test_another_seed_or_round_draws_anew() -> None:
-    groups = make_groups(["ccccwwww"] * 20)
-    problems = problems_of(groups)
+    groups, settings = make_groups(["ccccwwww"] * 20), settings_of()
+    problems, quotas = problems_of(groups), quotas_of(settings)
 
     def sources(seed: int, round: int) -> list[tuple[str, ...]]:
-        recycled = recycle(groups, problems, settings_of(), seed=seed, round=round, fits=everything_fits)
+        recycled = recycle(groups, problems, settings, quotas, seed=seed, round=round, fits=everything_fits)
         return sorted(task.sources for task in recycled.tasks)
 
     assert len({tuple(sources(*key)) for key in ((0, 1), (1, 1), (0, 2))}) == 3

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spark_kernel.recycle.settings import settings_from
 
-from spark_kernel.config import load_config
+from spark_kernel.config import Quotas, load_config
 from spark_kernel.errors import InputError
 from spark_kernel.records import ExclusionReason, Group, Recycled
 from spark_kernel.recycle.recycle import recycle
-from tests.helpers.recycling import everything_fits, make_groups, problems_of, settings_of
+from tests.helpers.recycling import everything_fits, make_groups, problems_of, quotas_of, settings_of
 
 MODULE = '''
 from dataclasses import replace
@@ -61,7 +60,7 @@ def _foreign_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 def run(groups: list[Group], *extra: str) -> Recycled:
     settings = settings_of(extra=extra, pairwise=False, reflection=False, balance_pointwise=False)
-    return recycle(groups, problems_of(groups), settings, seed=0, round=1, fits=everything_fits)
+    return recycle(groups, problems_of(groups), settings, quotas_of(settings), seed=0, round=1, fits=everything_fits)
 
 
 def test_a_registered_recycler_adds_its_tasks() -> None:
@@ -94,17 +93,16 @@ def test_an_unknown_or_broken_name_is_refused() -> None:
 
 
 def test_the_configuration_names_further_recyclers() -> None:
-    config = load_config("quickstart", recycle__extra=["nothing"])
-    assert settings_from(config).extra == ("nothing",)
+    config = load_config("quickstart", recycle__extra=["nothing"], recycle__reflection=False)
+    groups = make_groups(["ccw"])
+    found = recycle(groups, problems_of(groups), config.recycle, config.quotas, seed=0, round=1, fits=everything_fits)
+    assert "never" in {exclusion.detail for exclusion in found.exclusions}
     only_extra = {"pointwise": False, "pairwise": False, "reflection": False, "extra": ["nothing"]}
     assert load_config({"recycle": only_extra}).recycle.recycles
 
 
-def test_settings_mirror_the_configuration() -> None:
-    config = load_config({"problems": {"per_round": 64}})
-    settings = settings_from(config)
-    section = config.recycle
-    names = [name for name in type(section).model_fields if name not in ("judge_quota", "reflection_quota")]
-    assert {name: getattr(settings, name) for name in names} == {name: getattr(section, name) for name in names}
-    assert (settings.judge_quota, settings.reflection_quota) == (32, 32)
-    assert settings_from(load_config("quickstart", recycle__judge_quota=5)).judge_quota == 5
+def test_quotas_are_half_the_problems_unless_stated() -> None:
+    assert load_config({"problems": {"per_round": 64}}).quotas == Quotas(judge=32, reflection=32)
+    assert load_config({"problems": {"per_round": 1}}).quotas == Quotas(judge=1, reflection=1)
+    stated = load_config({"problems": {"per_round": 64}, "recycle": {"judge_quota": 5, "reflection_quota": 0}})
+    assert stated.quotas == Quotas(judge=5, reflection=0)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from math import exp, lgamma, log, log1p
 
-from spark_kernel.recycle.settings import RecycleSettings, settings_from
-
-from spark_kernel.config import load_config
+from spark_kernel.config import Quotas, load_config
+from spark_kernel.config.sections import RecycleSection
 from spark_kernel.records import Group, Kind, Message, Origin, Parse, Problem, Rollout, Score, Task
 
 CODES = "cwgnatTxk"
@@ -32,9 +32,26 @@ SCORES = {
 }
 
 
-def settings_of(preset: str = "spark", **changes: object) -> RecycleSettings:
+def settings_of(preset: str = "spark", **changes: object) -> RecycleSection:
     """A preset's settings, with quotas that do not bite unless stated."""
-    return replace(settings_from(load_config(preset)), **({"judge_quota": 10**6, "reflection_quota": 10**6} | changes))
+    return changed(_section_of(preset), **({"judge_quota": 10**6, "reflection_quota": 10**6} | changes))
+
+
+def changed(section: RecycleSection, **changes: object) -> RecycleSection:
+    """The section with other values, checked as those of a file are."""
+    return RecycleSection.model_validate(section.model_dump() | changes)
+
+
+def quotas_of(section: RecycleSection) -> Quotas:
+    """J and R of a section that states both."""
+    assert section.judge_quota is not None
+    assert section.reflection_quota is not None
+    return Quotas(section.judge_quota, section.reflection_quota)
+
+
+@cache
+def _section_of(preset: str) -> RecycleSection:
+    return load_config(preset).recycle
 
 
 def make_problem(problem_id: str) -> Problem:
