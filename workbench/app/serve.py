@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.app.guard import Guard
     from workbench.app.page import Page
     from workbench.app.tabs.live import Waiting
+    from workbench.app.uploads import Uploads
 
 PASSWORD_VARIABLE = "WORKBENCH_PASSWORD"
 REMEMBERED_SESSIONS = 200
@@ -54,11 +55,12 @@ class AppSettings:
 
 @dataclass(frozen=True, slots=True)
 class RunningApp:
-    """An app that is being served: its address, how to wait for its end, and the questions under way."""
+    """An app that is being served: its address, how to wait for its end, the questions under way, and the uploads."""
 
     url: str
     wait: Callable[[], None]
     waiting: Waiting
+    uploads: Uploads
 
 
 @contextmanager
@@ -80,17 +82,17 @@ def serving(settings: AppSettings, load: Callable[..., object] | None = None) ->
     with tempfile.TemporaryDirectory(prefix="spark-workbench-") as folder, ExitStack() as stack:
         stack.callback(listening.close)
         _settle_environment(Path(folder) / "gradio")
-        page, app, guard = _assemble(settings, load, Path(folder) / "uploads", stack)
+        page, app, guard, uploads = _assemble(settings, load, Path(folder) / "uploads", stack)
         stack.enter_context(served(guard, listening))
         # Ended first: streams that wait for it would hold the server.
         stack.callback(_end_streams, page, app)
-        yield RunningApp(_url(settings.access.address, listening), _wait_for_the_end, page.live.waiting)
+        yield RunningApp(_url(settings.access.address, listening), _wait_for_the_end, page.live.waiting, uploads)
 
 
 def _assemble(
     settings: AppSettings, load: Callable[..., object] | None, folder: Path, stack: ExitStack
-) -> tuple[Page, FastAPI, Guard]:
-    """The page, the application that holds it, and what stands in front of both; `stack` ends what they start."""
+) -> tuple[Page, FastAPI, Guard, Uploads]:
+    """The page, the application that holds it, the guard in front of both, and the uploads; `stack` ends it all."""
     import gradio as gr
     from fastapi import FastAPI
 
@@ -131,7 +133,7 @@ def _assemble(
         theme=theme(), css=css(), head=head(),
     )  # fmt: skip
     desk.warm(catalog.model(settings.models[0] if settings.models else STARTER))
-    return page, app, Guard(app, access, bounds, uploads, page.blocks.door)
+    return page, app, Guard(app, access, bounds, uploads, page.blocks.door), uploads
 
 
 def _end_streams(page: Page, app: FastAPI) -> None:
@@ -196,4 +198,6 @@ def _settle_environment(uploads: Path) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
+    # It would import pandas at the first error, and group a table at each; nobody can see it here.
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**12)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -131,9 +131,9 @@ class Uploads:
             return file.read(upload.size)
 
     @property
-    def bytes(self) -> int:
-        """Of all images that are kept."""
-        return sum(upload.size for upload in list(self._kept.values()))
+    def folder(self) -> Path:
+        """Where they lie, and nothing else."""
+        return self._folder
 
     def _expire(self) -> None:
         oldest = self._now() - self._limits.upload_seconds
