@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -56,7 +56,13 @@ def served(app: Any, listening: socket.socket) -> Iterator[None]:
             timeout_graceful_shutdown=2,
         )
     )  # fmt: skip
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="http-server", daemon=True)
+
+    def run() -> None:
+        # Where it cannot start it would end the process; here the caller says so.
+        with suppress(SystemExit):
+            server.run(sockets=[listening])
+
+    thread = threading.Thread(target=run, name="http-server", daemon=True)
     thread.start()
     try:
         end = time.monotonic() + START_SECONDS

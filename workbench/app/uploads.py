@@ -124,11 +124,13 @@ class Uploads:
             handle = os.open(upload.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             raise InputError(NO_IMAGE) from None
-        with os.fdopen(handle, "rb") as file:
+        try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode) or found.st_size != upload.size:
                 raise InputError(NO_IMAGE)
-            return file.read(upload.size)
+            return os.read(handle, upload.size)
+        finally:
+            os.close(handle)
 
     @property
     def folder(self) -> Path:
