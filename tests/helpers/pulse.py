@@ -1,7 +1,7 @@
 """Somebody else at the same app: asks for something small again and again, and notes how long each answer takes.
 
-The app runs in this process, on a machine that may be busy with others. So besides the seconds of the clock, the seconds
-that each step of the server's event loop computed are noted: those depend on nobody else.
+The app runs in this process, on a machine that may be busy with others. So besides the seconds of the clock, those that
+each step of the server's event loop computed are noted: they depend on nobody else.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ HOSTED_FRAMES = " https://huggingface.co"
 UPLOAD_CHECKS, CLIENT_CHECKS = 16, 2
 """Uploads that wait to be checked, of all and of one client."""
 TOO_MANY = "Too many requests: come back in a moment."
-ABOUT_BODY = (b"content-length", b"content-type", b"transfer-encoding")
+ABOUT_BODY = (b"content-length", b"content-type", b"transfer-encoding", b"accept-encoding")
+"""What is written anew for a body that was checked. Gradio would compress the answer on the event loop."""
 Headers = list[tuple[bytes, bytes]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +85,7 @@ def serving(settings: AppSettings, load: Callable[..., object] | None = None) ->
         stack.callback(listening.close)
         _settle_environment(Path(folder) / "gradio")
         page, app, guard, uploads = _assemble(settings, load, Path(folder) / "uploads", stack)
+        stack.enter_context(_settled_memory())
         stack.enter_context(served(guard, listening))
         # Ended first: streams that wait for it would hold the server.
         stack.callback(_end_streams, page, app)
@@ -102,6 +105,7 @@ def _assemble(
     from workbench.app.guard import Guard
     from workbench.app.page import build_page
     from workbench.app.samples import SampleTables
+    from workbench.app.sessions import Sessions
     from workbench.app.style import css, head, theme
     from workbench.app.uploads import Uploads
     from workbench.app.workroom import Workroom
@@ -132,18 +136,47 @@ def _assemble(
         max_file_size=bounds.image_bytes, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
         theme=theme(), css=css(), head=head(),
     )  # fmt: skip
+    mounted = _mounted(app)
+    mounted.state_holder = Sessions()
+    mounted.state_holder.set_blocks(page.blocks)
+    _settle_matplotlib()
     desk.warm(catalog.model(settings.models[0] if settings.models else STARTER))
     return page, app, Guard(app, access, bounds, uploads, page.blocks.door), uploads
+
+
+@contextmanager
+def _settled_memory() -> Iterator[None]:
+    """What is there at the start (libraries, the page) is not gone through again at every collection of garbage: that
+    took half a second to one, on whatever thread it fell, the event loop's among them.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _end_streams(page: Page, app: FastAPI) -> None:
     """Take no more questions, and let every stream end."""
     page.blocks._queue.close()
     page.blocks.is_running = False
-    for route in app.routes:
-        mounted = getattr(route, "app", None)
-        if hasattr(mounted, "stop_event"):
-            mounted.stop_event.set()
+    _mounted(app).stop_event.set()
+
+
+def _settle_matplotlib() -> None:
+    """Gradio sets its backend around every event. Where none is set it would import it all then, on the event loop."""
+    if find_spec("matplotlib") is not None:
+        import matplotlib
+
+        matplotlib.use("agg")
+
+
+def _mounted(app: FastAPI) -> Any:
+    """Gradio's own application within ours."""
+    from starlette.routing import Mount
+
+    return next(route.app for route in app.routes if isinstance(route, Mount))
 
 
 def _url(address: str, listening: socket.socket) -> str:

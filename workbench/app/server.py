@@ -52,7 +52,8 @@ def served(app: Any, listening: socket.socket) -> Iterator[None]:
     """
     server = uvicorn.Server(
         uvicorn.Config(
-            app, log_level="warning", lifespan="on", ws="none", proxy_headers=False, server_header=False,
+            app, loop="asyncio", log_level="warning", lifespan="on",
+            ws="none", proxy_headers=False, server_header=False,
             timeout_graceful_shutdown=2,
         )
     )  # fmt: skip
