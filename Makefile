@@ -16,7 +16,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 8
 TEST_MODEL := smollm2-135m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-vllm run test test-fast test-model bench notebooks docs lint format typecheck clean
+.PHONY: help setup setup-dev setup-vllm run test test-fast test-model attack bench notebooks docs lint format typecheck clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test-model: setup-dev
 			echo "make test: the tests need the model $(TEST_MODEL) and it cannot be had (see above)." >&2; exit 1; \
 		fi; \
 		echo "make test: going on without the model $(TEST_MODEL); the tests marked \"model\" are skipped." >&2; }
+
+attack: setup-dev  ## every attack of docs/security.md against a started app
+	@$(PYTEST) -rA --show-capture=no tests/test_app_security.py tests/test_app_holes.py tests/test_app_attacks.py tests/test_app_walk.py $(ARGS)
 
 bench:  ## ours beside its peers, timed; results go to benchmarks/results/
 	@$(SETUP) --extra bench

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from spark_kernel.errors import InputError, ModelError
+from spark_kernel.records import ImageRef
 from tests.helpers.app_server import PacedEngine, PacedModels, wait_until
 from tests.helpers.hostile_runs import HOSTILE
+from tests.test_app_security import red_png
 from workbench.app.cards import SELF_JUDGED, chains_html, one_block, status_line
 from workbench.app.catalog import ModelChoice
 from workbench.app.desk import Ended, Finding, ModelDesk
@@ -89,13 +92,12 @@ def test_an_answer_that_was_never_judged_is_called_that() -> None:
 
 
 def test_an_image_is_refused_politely_by_a_model_without_eyes_and_used_by_one_that_has_them(tmp_path: Path) -> None:
-    from PIL import Image
-
-    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(red_png())
+    image = ImageRef(hashlib.sha256(red_png()).hexdigest(), str(tmp_path / "a.png"))
     blind, seeing = PacedModels(), PacedModels(eyes=True)
-    assert "no eyes" in asked(blind, image=tmp_path / "a.png")[-1].problem
+    assert "no eyes" in asked(blind, image=image)[-1].problem
     assert blind.engine.words == 0
-    asked(seeing, image=tmp_path / "a.png")
+    asked(seeing, image=image)
     assert seeing.engine.prompts[0].images == (tmp_path / "a.png",)
 
 

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from spark_kernel.errors import ModelError
+from spark_kernel.problems.images import image_file
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.training.lifecycle import start_run
@@ -95,8 +96,8 @@ def test_a_model_with_eyes_is_shown_the_image(tmp_path: Path) -> None:
     for colour in ("red", "blue"):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{colour}.png")
         chain = ask(
-            ModelChoice("eyes", str(tmp_path / "eyes")), text="What colour?", image=tmp_path / f"{colour}.png",
-            new_tokens=8, reflections=1,
+            ModelChoice("eyes", str(tmp_path / "eyes")), text="What colour?",
+            image=image_file(tmp_path / f"{colour}.png"), new_tokens=8, reflections=1,
         )  # fmt: skip
         assert chain.state == "done", chain.problem
         answers.append(chain.steps[0].step.completion.logprobs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import struct
 import zlib
@@ -18,9 +19,14 @@ from spark_kernel.runs.writer import RunWriter
 from tests.helpers.recorded_runs import CONFIG, ENVIRONMENT, write_round
 from workbench.app.access import decide_access
 from workbench.app.catalog import STARTER, Catalog, check_models, check_runs_root
-from workbench.app.guard import Guard, Pace, client_of, same_origin
+from workbench.app.forwarded import client_of, same_origin
+from workbench.app.guard import Guard
 from workbench.app.limits import LOCAL, PUBLIC, Limits
-from workbench.app.question import check_image, make_question
+from workbench.app.pace import Pace
+from workbench.app.payload import Action, Door
+from workbench.app.picture_check import check_picture
+from workbench.app.question import make_question
+from workbench.app.uploads import Uploads
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +56,17 @@ async def echo(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
+NOTHING = Action(queued=True, slots=(), event=False)
+JOINS = {"data": [], "fn_index": 0, "session_hash": "s1"}
+"""A body that the page of these tests would send."""
+
+
+def guard(access=None, limits: Limits = LOCAL) -> Guard:
+    return Guard(echo, access or decide_access(), limits, Uploads(Path("/nowhere"), limits), Door({0: NOTHING}))
+
+
 def client(access=None, limits: Limits = LOCAL, base: str = "http://127.0.0.1:7860") -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(
-        app=Guard(echo, access or decide_access(), limits, "/tmp/uploads"), client=("10.0.0.9", 4711)
-    )
+    transport = httpx.ASGITransport(app=guard(access, limits), client=("10.0.0.9", 4711))
     return httpx.AsyncClient(transport=transport, base_url=base)
 
 
@@ -123,7 +136,7 @@ class TestGuard:
                 "type": "http", "method": "GET", "path": "/", "client": ("127.0.0.1", 1),
                 "headers": [(b"host", b"localhost"), (b"host", b"evil.example")],
             }  # fmt: skip
-            await Guard(echo, decide_access(), LOCAL, "/tmp/uploads")(scope, None, send)
+            await guard()(scope, None, send)
             return sent[0]["status"]
 
         assert run_async(ask()) == 421
@@ -166,9 +179,6 @@ class TestGuard:
     def test_routes_that_the_page_does_not_need_are_not_there(self, path: str) -> None:
         assert run_async(get(path)).status_code == 404
 
-    def test_an_uploaded_image_is_served(self) -> None:
-        assert run_async(get("/gradio_api/file=/tmp/uploads/1/a.png")).status_code == 200
-
     @pytest.mark.parametrize(
         "path", ["/gradio_api/process_recording", "/gradio_api/component_server", "/gradio_api/vibe-edit/", "/"]
     )
@@ -198,11 +208,10 @@ class TestGuard:
             async with client(limits=limits) as http:
                 return await http.post("/gradio_api/queue/join", content=content)
 
-        assert run_async(post(b"x" * 1000)).text.startswith("1000 ")
-        assert run_async(post(b"x" * 1001)).status_code == 413
-        # The application sees a client that went away, and answers nothing.
-        with pytest.raises((httpx.HTTPError, AssertionError)):
-            run_async(post(pieces()))
+        whole = json.dumps(JOINS).encode()
+        assert run_async(post(whole + b" " * (1000 - len(whole)))).status_code == 200
+        assert run_async(post(whole + b" " * (1001 - len(whole)))).status_code == 413
+        assert run_async(post(pieces())).status_code == 413
 
     def test_a_client_beyond_its_pace_is_told_to_come_back(self) -> None:
         limits = replace(LOCAL, requests_per_second=0.01, burst=3)
@@ -220,7 +229,7 @@ class TestGuard:
         limits = replace(LOCAL, logins_per_minute=2)
 
         async def many() -> list[int]:
-            async with client(limits=limits) as http:
+            async with client(decide_access(password="long enough"), limits) as http:
                 return [(await http.post("/login")).status_code for _ in range(4)]
 
         assert run_async(many()) == [200, 200, 429, 429]
@@ -331,35 +340,63 @@ class TestQuestion:
     def test_half_a_surrogate_does_not_travel_on(self) -> None:
         assert make_question("What \ud800?", LOCAL).problem.question == "What ??"
 
-    def test_an_image_is_taken(self, tmp_path: Path) -> None:
-        data = io.BytesIO()
-        Image.new("RGB", (8, 8), "red").save(data, "PNG")
-        (tmp_path / "a.png").write_bytes(data.getvalue())
-        assert make_question("What?", LOCAL, image=tmp_path / "a.png").problem.images[0].path.endswith("a.png")
+    def test_an_image_that_was_uploaded_is_taken(self, tmp_path: Path) -> None:
+        uploads = Uploads(tmp_path, LOCAL)
+        image = uploads.image({"path": uploads.add("me", red_png()).name, "size": 1})
+        assert make_question("What?", LOCAL, image=image).problem.images == (image,)
+        assert Path(image.path).read_bytes() == red_png()
 
+
+def red_png() -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(data, "PNG")
+    return data.getvalue()
+
+
+class TestPictures:
     @pytest.mark.parametrize("size", [(100_000, 100_000), (20_000, 900), (65_000, 65_000)])
-    def test_a_decompression_bomb_is_refused_before_it_is_decoded(self, tmp_path: Path, size: tuple[int, int]) -> None:
-        (tmp_path / "bomb.png").write_bytes(png_of(*size))
+    def test_a_decompression_bomb_is_refused_before_it_is_decoded(self, size: tuple[int, int]) -> None:
         with pytest.raises(InputError, match="pixels"):
-            check_image(tmp_path / "bomb.png", LOCAL)
+            check_picture(png_of(*size), LOCAL.image_pixels)
 
-    def test_a_large_file_or_none_or_another_kind_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "large.png").write_bytes(b"\x89PNG" + b"\0" * 3000)
-        (tmp_path / "page.png").write_text("<svg onload=alert(1)>")
-        with pytest.raises(InputError, match="more than"):
-            check_image(tmp_path / "large.png", replace(LOCAL, image_bytes=2000))
-        with pytest.raises(InputError, match="not an image"):
-            check_image(tmp_path / "page.png", LOCAL)
-        with pytest.raises(InputError, match="upload it again"):
-            check_image(tmp_path / "none.png", LOCAL)
+    @pytest.mark.parametrize("data", [b"<svg onload=alert(1)>", b"", b"\x89PNG\r\n\x1a\n" + b"\0" * 99, b"BM nothing"])
+    def test_what_is_no_image_is_refused(self, data: bytes) -> None:
+        with pytest.raises(InputError, match="must be one whole PNG"):
+            check_picture(data, LOCAL.image_pixels)
+
+    def test_a_jpeg_of_ever_more_passes_is_refused_at_once_and_what_decodes_for_long_is_ended(self) -> None:
+        """Six bytes may ask for one more pass over all pixels: a file of megabytes would be decoded for hours."""
+        data = io.BytesIO()
+        Image.new("L", (2600, 2600), 128).save(data, "JPEG", progressive=True, quality=10)
+        jpeg = data.getvalue()
+        last = jpeg[jpeg.rfind(b"\xff\xda") : -2]
+        with pytest.raises(InputError, match="too long"):
+            check_picture(jpeg[:-2] + last * 1000 + b"\xff\xd9", LOCAL.image_pixels)
+        with pytest.raises(InputError, match="too long"):
+            check_picture(jpeg, LOCAL.image_pixels, seconds=0.01)
+        assert check_picture(jpeg, LOCAL.image_pixels) == "jpg"
+
+    def test_a_large_file_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="MiB"):
+            Uploads(tmp_path, replace(LOCAL, image_bytes=50)).add("me", red_png())
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_errors_on_the_page_do_not_say_where_things_lie(runs: Path) -> None:
     from workbench.app.context import AppContext
     from workbench.app.samples import SampleTables
 
-    context = AppContext(Catalog(runs), None, LOCAL, SampleTables(10))  # type: ignore[arg-type]
+    context = AppContext(Catalog(runs), None, LOCAL, SampleTables(10), None, None, None)  # type: ignore[arg-type]
     error = SparkError(f"{runs.absolute()}/mine has no finished round 9; see {Path.home()}/x.")
     assert str(runs.parent) not in context.sentence(error)
     assert str(Path.home()) not in context.sentence(error)
     assert "mine has no finished round 9" in context.sentence(error)
+    for hidden in (
+        "/usr/lib/python3/x.so",
+        "'/etc/ssl/key.pem'",
+        "(/tmp/spark-workbench-ab/uploads/1.png)",
+        "file:///a/b c",
+    ):
+        assert "/" not in context.sentence(SparkError(f"It cannot be read: {hidden}."))
+    plain = "3/4 of 12 tokens/s; see https://example.org/a/b and and/or."
+    assert context.sentence(SparkError(plain)) == plain

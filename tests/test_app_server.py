@@ -14,7 +14,10 @@ from spark_kernel.runs.writer import RunWriter
 from tests.helpers.app_server import PacedEngine, PacedModels, running_app, wait_until
 from tests.helpers.gradio_http import API, ask, ask_data, ask_index, join, messages
 from tests.helpers.recorded_runs import CONFIG, ENVIRONMENT, make_evaluation, write_round
+from tests.test_app_security import red_png
 from workbench.app.access import USER, decide_access
+from workbench.app.payload import REFUSED
+from workbench.app.uploads import NO_IMAGE
 
 pytestmark = pytest.mark.slow
 TOKEN = re.compile(r"token[0-9a-z]+x")
@@ -110,9 +113,9 @@ def test_two_models_are_asked_the_same_question_and_the_same_model_twice_is_refu
         ({"first": "owner/model"}, "not offered"),
         ({"verifier": "os:system"}, "one of"),
         ({"new_tokens": 10**9}, "allowed is"),
-        ({"image": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}}, ""),
-        ({"image": {"path": "http://127.0.0.1:1/x.png", "meta": {"_type": "gradio.FileData"}}}, "fetches nothing"),
-        ({"gold": [{"path": "https://evil.example/x", "meta": {"_type": "gradio.FileData"}}]}, "fetches nothing"),
+        ({"image": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}}, NO_IMAGE),
+        ({"image": {"path": "http://127.0.0.1:1/x.png", "meta": {"_type": "gradio.FileData"}}}, NO_IMAGE),
+        ({"gold": [{"path": "https://evil.example/x", "meta": {"_type": "gradio.FileData"}}]}, REFUSED),
     ],
 )
 def test_what_is_out_of_bounds_is_answered_with_a_sentence_and_asks_no_model(
@@ -147,9 +150,11 @@ def test_no_file_is_served_but_uploads(http: httpx.Client, runs: Path) -> None:
             assert http.get(address).status_code in (403, 404), address
     for address in ("/static/../../pyproject.toml", "/assets/%2e%2e/%2e%2e/config.py", "/static/..%2f..%2fblocks.py"):
         assert http.get(address).status_code in (403, 404), address
-    sent = http.post(f"/{API}/upload", files={"files": ("a.png", b"\x89PNG small")})
+    sent = http.post(f"/{API}/upload", files={"files": ("a.png", red_png())})
     assert sent.status_code == 200
-    assert http.get(f"/{API}/file={sent.json()[0]}").content == b"\x89PNG small"
+    found = http.get(f"/{API}/file={sent.json()[0]}")
+    assert found.content == red_png()
+    assert found.headers["content-type"] == "image/png"
 
 
 def test_an_upload_above_the_bound_is_refused_and_not_kept(http: httpx.Client) -> None:

@@ -26,7 +26,22 @@ LIMIT = 20_000
 """Characters of one text that are shown; the rest is counted."""
 FORMULA_LIMIT = 4_000
 """Characters of one formula that a typesetter gets; a longer one is shown as it was written."""
+FORMULAS = 150
+"""Formulas of one text that a typesetter gets."""
+NESTING = 20
+"""How deep a formula may be nested: a typesetter calls itself for each level, and takes longer than in proportion."""
+CELLS = 300
+"""Cells and lines of one formula; each is typeset on its own."""
+BUSIEST = {"\n": 1_000, "[": 1_000, "\\begin": 150, "|": 3_000, "$": 2_000, "\\[": 300, "\\(": 1_000}
+"""How often a sign may stand in a text that is read as Markdown: the reader looks ahead from each of them. No text that
+is meant to be read comes near; one that does is shown as it was written."""
 BLOCK_LINES = 80
+BREAK = re.compile(r"\\\\|&|\\(?:cr|newline|hline)(?![A-Za-z])")
+ESCAPED = re.compile(r"\\[^A-Za-z]")
+LEVEL = re.compile(r"\\[^A-Za-z]|(}|\\(?:right|end|endgroup)(?![A-Za-z]))|{|\\(?:left|begin|begingroup)(?![A-Za-z])")
+"""What opens a level of a formula, and, as a group, what closes one; an escaped sign is neither."""
+BARE = re.compile(r"\\[dtc]?frac(?!\s*{)|(?:\\[A-Za-z]+\s*){20}")
+"""A fraction without braces, or commands in a row: each may be the argument of the one before, and so a level."""
 COMMENT = re.compile(r"(?<!\\)%.*")
 
 TAGS = frozenset(
@@ -48,11 +63,15 @@ ACTIVE = re.compile(
 def markdown_html(text: str, limit: int = LIMIT) -> str:
     """Markdown with formulas as safe HTML. A line break stays one: models write a step a line.
 
+    Costs a fraction of a second whatever the text is; one that would cost more is shown as `raw_html` does.
+
     Args:
         text: untrusted.
         limit: characters read; a last line says how many were left out.
     """
     shown, rest = _cut(text, limit)
+    if any(shown.count(sign) > most for sign, most in BUSIEST.items()):
+        return raw_html(text, limit)
     rendered = _reader().render(shown)
     clean = nh3.clean(
         rendered,
@@ -136,17 +155,33 @@ def _bracket_block(state: StateBlock, first: int, last: int, silent: bool) -> bo
     return False
 
 
-def _formula(_self: Any, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:
+def _formula(_self: Any, tokens: Sequence[Token], index: int, _options: Any, env: Any) -> str:
     token = tokens[index]
     source = " ".join(COMMENT.sub("", token.content).split())
     display = token.type != "math_inline"
-    if not source or len(source) > FORMULA_LIMIT or ACTIVE.search(source) or "$" in source.replace(r"\$", ""):
+    env["formulas"] = env.get("formulas", 0) + 1
+    unwanted = not source or ACTIVE.search(source) or "$" in source.replace(r"\$", "")
+    if unwanted or env["formulas"] > FORMULAS or len(source) > FORMULA_LIMIT or _is_heavy(source):
         code = f"<code>{html.escape(source)}</code>"
         return f"<div>{code}</div>\n" if token.block else code
     escaped = html.escape(source)
     if token.block:
         return f'<div class="math block">$${escaped}$$</div>\n'
     return f'<span class="math">$${escaped}$$</span>' if display else f'<span class="math inline">${escaped}$</span>'
+
+
+def _is_heavy(source: str) -> bool:
+    """Whether typesetting it could take seconds."""
+    bare = sum(found[0].count("\\") for found in BARE.finditer(source))
+    if bare >= NESTING or len(BREAK.findall(source)) > CELLS:
+        return True
+    depth = 0
+    for sign in LEVEL.finditer(source):
+        if not ESCAPED.fullmatch(sign[0]):
+            depth += -1 if sign[1] else 1
+        if depth > NESTING:
+            return True
+    return False
 
 
 def _text(_self: Any, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:

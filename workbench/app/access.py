@@ -28,6 +28,7 @@ class Access:
     password: str | None
     public: bool
     proxies: int = 0
+    forwarded_host: bool = False
 
 
 def decide_access(
@@ -37,6 +38,7 @@ def decide_access(
     password: str | None = None,
     public: bool = False,
     proxies: int = 0,
+    forwarded_host: bool = False,
 ) -> Access:
     """The access that was asked for, if it is safe.
 
@@ -52,9 +54,11 @@ def decide_access(
         raise InputError(f"The password is refused: at least {SHORTEST_PASSWORD} characters.")
     if proxies < 0:
         raise InputError(f"--proxies {proxies} is refused: at least 0.")
+    if forwarded_host and not proxies:
+        raise InputError("--forwarded-host is refused without a proxy that writes that header: say --proxies 1, too.")
     if is_loopback(address):
         names = dict.fromkeys((*LOOPBACK_NAMES, *named))
-        return Access(address, tuple(names), password, public, proxies)
+        return Access(address, tuple(names), password, public, proxies, forwarded_host)
     if password is None and not public:
         raise InputError(
             f"--address {address} lets others in: set a password in the environment variable WORKBENCH_PASSWORD, or "
@@ -67,8 +71,9 @@ def decide_access(
         )
     # The health check of the server itself comes over loopback.
     return Access(
-        address, tuple(dict.fromkeys((*named, bracketed(address), *LOOPBACK_NAMES))), password, public, proxies
-    )
+        address, tuple(dict.fromkeys((*named, bracketed(address), *LOOPBACK_NAMES))), password, public, proxies,
+        forwarded_host,
+    )  # fmt: skip
 
 
 def is_loopback(address: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from functools import lru_cache
 
 from spark_kernel.records import Kind
 from workbench.app.live import LiveChain, StepCard
@@ -21,6 +22,8 @@ STATES = {
 }
 LIVE_LIMIT = 20_000
 """Characters of an unfinished step that are shown: its end."""
+REMEMBERED = 64
+"""Finished texts, and differences, that are kept as HTML."""
 
 
 def chains_html(chains: Sequence[LiveChain]) -> str:
@@ -88,13 +91,24 @@ def _card(chain: LiveChain, card: StepCard) -> str:
         body = f'<pre class="sw-text">{html.escape(card.text[-LIVE_LIMIT:])}</pre>'
         cost = f"{card.tokens} tokens"
     else:
-        body = f'<div class="sw-text">{markdown_html(step.text)}</div>'
+        body = f'<div class="sw-text">{_finished(step.text)}</div>'
         cut = ", cut off at the limit" if step.completion.truncated else ""
         cost = f"{step.tokens} tokens, {step.completion.seconds:.1f} s{cut}"
     return (
         f'<div class="sw-card"><div class="sw-card-head"><span>Step {card.index + 1}{about}</span>{mark}</div>{body}'
         f'{_reading(card)}{_change(chain, card)}<div class="sw-cost">{cost}</div></div>'
     )
+
+
+@lru_cache(REMEMBERED)
+def _finished(text: str) -> str:
+    """A finished step's text: made once, not at every update of the steps after it."""
+    return markdown_html(text)
+
+
+@lru_cache(REMEMBERED)
+def _difference(before: str, after: str) -> str:
+    return diff_html(before, after)
 
 
 def _reading(card: StepCard) -> str:
@@ -135,7 +149,7 @@ def _change(chain: LiveChain, card: StepCard) -> str:
         return '<div class="sw-same">the same text as before</div>'
     return (
         f'<details class="sw-diff" open><summary>changed against step {card.about + 1}</summary>'
-        f"<pre>{diff_html(before, card.text)}</pre></details>"
+        f"<pre>{_difference(before, card.text)}</pre></details>"
     )
 
 

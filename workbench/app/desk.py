@@ -1,4 +1,7 @@
-"""The desk: one thread that owns the models and answers one question at a time, telling what happens as it happens."""
+"""The desk: one thread that owns the models and answers one question at a time, telling what happens as it happens.
+
+A question with a gold answer passes the gold desk before and after: what takes long there does not hold the models.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spark_kernel.errors import InputError, SparkError, Stopped
-from spark_kernel.records import Parse
 from workbench.app.catalog import ModelChoice
+from workbench.app.gold import GoldDesk
 from workbench.app.question import Question
 
 if TYPE_CHECKING:
@@ -22,10 +25,8 @@ if TYPE_CHECKING:
     from spark_kernel.test_time.events import ChainEvent
     from spark_kernel.test_time.steps import Attempt
     from spark_kernel.test_time.verdict_probability import Encode
-    from spark_kernel.verify.pool import VerifierPool
 
 DEFAULT_NEW_TOKENS = 512
-VERIFY_SECONDS = 10.0
 CLOSING_SECONDS = 5.0
 SMALL_PARAMETERS = 20_000_000
 """Below this a second thread costs more than it gains, all the more on a busy machine."""
@@ -78,12 +79,13 @@ Tell = Callable[["ChainEvent | Loading | Finding | Ended"], None]
 
 @dataclass(slots=True)
 class Job:
-    """A question on its way; `done` is set once nothing of it runs any more."""
+    """A question on its way; `started`: when its turn came; `done` is set once nothing of it runs any more."""
 
     choice: ModelChoice
     question: Question
     tell: Tell
     stop: threading.Event
+    started: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -99,7 +101,7 @@ class ModelDesk:
         self._load, self._keep = load, keep
         self._loaded: OrderedDict[str, Respondent] = OrderedDict()
         self._jobs: queue.SimpleQueue[Job | ModelChoice | None] = queue.SimpleQueue()
-        self._pool: VerifierPool | None = None
+        self._golds = GoldDesk()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="model-desk", daemon=True)
         self._thread.start()
@@ -112,7 +114,10 @@ class ModelDesk:
             stop: may be set from any thread; sampling ends before the next token.
         """
         job = Job(choice, question, tell, stop)
-        self._jobs.put(job)
+        if question.has_gold:
+            self._golds.put(lambda: self._check_gold(job))
+        else:
+            self._jobs.put(job)
         return job
 
     def warm(self, choice: ModelChoice) -> None:
@@ -124,8 +129,7 @@ class ModelDesk:
         self._closing.set()
         self._jobs.put(None)
         self._thread.join(timeout=CLOSING_SECONDS)
-        if self._pool is not None:
-            self._pool.close()
+        self._golds.close()
 
     def _work(self) -> None:
         while (item := self._jobs.get()) is not None:
@@ -137,25 +141,58 @@ class ModelDesk:
             else:
                 self._answer(item)
 
+    def _check_gold(self, job: Job) -> None:
+        """On the gold desk's thread: a gold answer that is no use is said before any model is asked."""
+        job.started = time.perf_counter()
+
+        def check() -> None:
+            self._check(job)
+            self._golds.check(job.question.problem)
+
+        if self._ended(job, check) is None:
+            self._jobs.put(job)
+
     def _answer(self, job: Job) -> None:
-        started = time.perf_counter()
-        stopped, problem = False, ""
+        job.started = time.perf_counter()
+        attempts: list[Attempt] = []
+        end = self._ended(job, lambda: attempts.append(self._chain(job)))
+        if end is None and job.question.has_gold:
+            self._golds.put(lambda: self._find(job, attempts[0]))
+        elif end is None:
+            self._end(job)
+
+    def _find(self, job: Job, attempt: Attempt) -> None:
+        """On the gold desk's thread: the verifier's findings about every answer of the chain."""
+
+        def find() -> None:
+            for finding in self._golds.findings(job.question.problem, attempt, lambda: self._check(job)):
+                job.tell(Finding(*finding))
+
+        if self._ended(job, find) is None:
+            self._end(job)
+
+    def _ended(self, job: Job, work: Callable[[], None]) -> Ended | None:
+        """Do a part of a job; how the job ended if that was its end, which was told then."""
         try:
             self._check(job)
-            self._chain(job)
+            work()
         except Stopped:
-            stopped = True
+            return self._end(job, stopped=True)
         except SparkError as error:
-            problem = str(error)
+            return self._end(job, problem=str(error))
         except (OSError, RuntimeError, MemoryError):
             # A damaged model or too little memory must not end the desk for everybody else.
             traceback.print_exc()
-            problem = "The model could not answer; the server's log says why."
-        finally:
-            job.done.set()
-        job.tell(Ended(stopped, problem, time.perf_counter() - started))
+            return self._end(job, problem="The model could not answer; the server's log says why.")
+        return None
 
-    def _chain(self, job: Job) -> None:
+    def _end(self, job: Job, *, stopped: bool = False, problem: str = "") -> Ended:
+        job.done.set()
+        end = Ended(stopped, problem, time.perf_counter() - job.started)
+        job.tell(end)
+        return end
+
+    def _chain(self, job: Job) -> Attempt:
         from spark_kernel.prompts.examples import META
         from spark_kernel.rollout.engine import Sampling
         from spark_kernel.test_time.loop import self_correct_live
@@ -174,10 +211,6 @@ class ModelDesk:
 
             torch.set_num_threads(respondent.threads)
         problem = question.problem
-        if question.has_gold:
-            (complaint,) = self._verifiers().check_golds([problem])
-            if complaint is not None:
-                raise InputError(f'The gold answer is no use to the verifier "{problem.verifier}": give another one.')
         if respondent.examples:
             problem = replace(problem, meta={**problem.meta, META: True})
         longest = min(question.new_tokens or DEFAULT_NEW_TOKENS, respondent.context // 2)
@@ -185,7 +218,7 @@ class ModelDesk:
         settings = LoopSettings(
             sampling, sampling, sampling, reflections=question.reflections, judge_view=question.view
         ).by_rule(faithful=question.faithful)
-        attempt = self_correct_live(
+        return self_correct_live(
             respondent.engine,
             problem,
             settings,
@@ -194,20 +227,6 @@ class ModelDesk:
             encode=respondent.encode,
             check_stop=lambda: self._check(job),
         )
-        if question.has_gold:
-            self._find(job, attempt)
-
-    def _find(self, job: Job, attempt: Attempt) -> None:
-        """The verifier's findings about every answer of the chain."""
-        from spark_kernel.evaluate.chains import chain_groups
-
-        problem = job.question.problem
-        groups = chain_groups([attempt], {problem.id: problem}, self._verifiers().score, round=0, policy_version=0)
-        for step, group in zip(attempt.steps, groups, strict=True):
-            score = group.rollouts[0].score
-            if not step.kind.judges and score is not None:
-                unread = score.parse in (Parse.TIMEOUT, Parse.CRASH)
-                job.tell(Finding(step.index, None if unread else score.correct, score.reason))
 
     def _respondent(self, choice: ModelChoice) -> Respondent:
         found = self._loaded.pop(choice.name, None)
@@ -221,13 +240,6 @@ class ModelDesk:
     def _check(self, job: Job) -> None:
         if job.stop.is_set() or self._closing.is_set():
             raise Stopped
-
-    def _verifiers(self) -> VerifierPool:
-        from spark_kernel.verify.pool import VerifierPool
-
-        if self._pool is None:
-            self._pool = VerifierPool(1, VERIFY_SECONDS, 1.0)
-        return self._pool
 
 
 def load_respondent(choice: ModelChoice) -> Respondent:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs
 
 import gradio as gr
 
-from spark_kernel.errors import SparkError
+from spark_kernel.errors import InputError, SparkError
 from workbench.app.cards import notice, one_block
 from workbench.app.context import AppContext
 from workbench.app.markup import paragraph
+from workbench.app.payload import Door, door_of
 from workbench.app.samples import ANY, HELD_OUT, THIS_ROUND, SampleQuery
 from workbench.app.tabs.about import about_html
 from workbench.app.tabs.live import NONE, LiveTab, build_live
 from workbench.app.tabs.rewards import RewardsTab, build_rewards, fill_rewards
-from workbench.app.tabs.rounds import RoundsTab, build_rounds, fill_rounds, round_texts
+from workbench.app.tabs.rounds import RoundsTab, build_rounds, fill_rounds, fill_texts
 from workbench.app.tabs.runs import RunsTab, build_runs, runs_html
 from workbench.app.tabs.samples import CHOOSE, SamplesTab, build_samples, fill_sample, fill_table, make_query
 from workbench.figures import Theme
@@ -25,39 +26,45 @@ from workbench.views import Preset
 
 TITLE = "SPARK workbench"
 LIVE, ROUNDS, SAMPLES, REWARDS, RUNS, ABOUT = "live", "rounds", "samples", "rewards", "runs", "about"
+TABS = (LIVE, ROUNDS, SAMPLES, REWARDS, RUNS, ABOUT)
 OF_A_RUN = (ROUNDS, SAMPLES, REWARDS)
 FOLLOW_SECONDS = 5.0
-ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+LOG_OUT = '<form method="post" action="logout"><button type="submit">Log out</button></form>'
 READ_THEME = "() => document.body.classList.contains('dark') ? 'dark' : 'light'"
 SWITCH_THEME = "() => document.body.classList.toggle('dark') ? 'dark' : 'light'"
 
 
 class PageBlocks(gr.Blocks):
-    """Blocks that fetch nothing. Gradio would download a file that an input names by its address, for any component."""
+    """Blocks whose inputs are read by `payload.py` and by nothing else.
 
-    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
-        """As Gradio does it, for inputs that name no address.
+    Gradio would open a file that an input names by its path, and fetch one that it names by its address.
+    """
+
+    @cached_property
+    def door(self) -> Door:
+        """What may be sent to the functions of this page; asked for once all of them are there."""
+        return door_of(self)
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *_args: Any, **_kwargs: Any) -> list[Any]:
+        """The inputs, checked; the guard has done so before for whatever came over HTTP.
 
         Raises:
-            gr.Error: one does.
+            gr.Error: the page would not send them.
         """
-        waiting: list[Any] = [inputs]
-        while waiting:
-            value = waiting.pop()
-            if isinstance(value, dict):
-                if ADDRESS.match(str(value.get("path") or "")):
-                    raise gr.Error("Upload the file: this page fetches nothing from an address.", print_exception=False)
-                waiting += value.values()
-            elif isinstance(value, list | tuple):
-                waiting += value
-        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        try:
+            values = self.door.values(block_fn._id, inputs)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        if not block_fn.preprocess:
+            return values
+        return [block.preprocess(value) for block, value in zip(block_fn.inputs, values, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """The whole page with the parts that tests and the server look at."""
 
-    blocks: gr.Blocks
+    blocks: PageBlocks
     live: LiveTab
 
 
@@ -106,6 +113,8 @@ def _lay_out(context: AppContext) -> Parts:
             js_on_load=None, elem_id="sw-title", scale=5, min_width=240,
         )  # fmt: skip
         shade = gr.Button("Light / dark", size="sm", scale=0, min_width=110, elem_id="sw-shade")
+        if context.password:
+            gr.HTML(LOG_OUT, js_on_load=None, elem_id="sw-logout", min_width=90)
     theme, active = gr.Textbox("light", visible=False), gr.Textbox(LIVE, visible=False)
     with gr.Row(elem_id="sw-bar", visible=False) as row:
         run = gr.Dropdown(
@@ -210,7 +219,7 @@ def _follower(context: AppContext, parts: Parts) -> Any:
             # Figures change with a new round only; the phases of the one in flight may be recorded meanwhile.
             out = bar | {parts.bar.state: _state(context, str(run), active in OF_A_RUN)}
             if active == ROUNDS and chosen in rounds:
-                out |= {parts.rounds.phases[name]: text for name, text in round_texts(view, chosen).items()}
+                out |= fill_texts(parts.rounds, context, view, chosen)
             return out
         return bar | _fill(context, parts, active, run, chosen, theme, filters)
 
@@ -229,7 +238,7 @@ def _opener(context: AppContext, parts: Parts) -> Any:
         if run is None:
             return out | {
                 parts.bar.run: gr.update(choices=[], value=None),
-                parts.bar.state: gr.update(value=_no_run(context), visible=True),
+                parts.bar.state: gr.update(value=_no_run(), visible=True),
             }
         if run not in names:
             # Not a toast: Gradio has those for events of its queue only.
@@ -241,7 +250,7 @@ def _opener(context: AppContext, parts: Parts) -> Any:
         round, bar = _bar(context, parts, run, _whole(asked.get("round")))
         out |= bar
         active = SAMPLES if "sample" in asked else ROUNDS if "run" in asked else LIVE
-        if asked.get("tab") in (LIVE, ROUNDS, SAMPLES, REWARDS, RUNS, ABOUT):
+        if asked.get("tab") in TABS:
             active = asked["tab"]
         out |= {parts.bar.active: active, parts.tabs: gr.update(selected=active)}
         if "sample" not in asked:
@@ -250,7 +259,7 @@ def _opener(context: AppContext, parts: Parts) -> Any:
             shown[parts.bar.state] = _state(context, run, active in OF_A_RUN)
             view = context.catalog.open_run(run)
             if active == ROUNDS and round in view.rounds():
-                shown |= {parts.rounds.phases[name]: text for name, text in round_texts(view, round).items()}
+                shown |= fill_texts(parts.rounds, context, view, round)
             return shown | out
         query = SampleQuery(round, HELD_OUT if asked.get("held_out") == "1" else THIS_ROUND)
         values = (query.scope, str(Preset.ALL), ANY, ANY, "")
@@ -298,12 +307,13 @@ def _fill(
     context: AppContext, parts: Parts, active: Any, run: Any, round: Any, theme: Any, filters: Any
 ) -> dict[Any, Any]:
     """The open tab's contents; the other tabs are filled when they are opened."""
+    active = active if active in TABS else LIVE
     shown = active in OF_A_RUN
     out: dict[Any, Any] = {parts.bar.active: active, parts.bar.row: gr.update(visible=shown)}
     out[parts.bar.state] = gr.update(visible=shown) if run is None else _state(context, str(run), shown)
     if active == RUNS:
         return out | {
-            parts.runs.listed: runs_html(context.catalog),
+            parts.runs.listed: runs_html(context),
             parts.runs.chosen: gr.update(choices=context.catalog.run_names()),
         }
     view = context.catalog.open_run(str(run)) if run else None
@@ -321,7 +331,7 @@ def _fill(
     if chosen not in rounds and not (active == REWARDS and chosen in view.evaluations()):
         chosen = rounds[0] if rounds else None
     fill = fill_rounds if active == ROUNDS else fill_rewards
-    return out | fill(parts.rounds if active == ROUNDS else parts.rewards, view, chosen, shade)  # type: ignore[arg-type]
+    return out | fill(parts.rounds if active == ROUNDS else parts.rewards, context, view, chosen, shade)  # type: ignore[arg-type]
 
 
 def _models(context: AppContext, parts: Parts) -> dict[Any, Any]:
@@ -330,9 +340,8 @@ def _models(context: AppContext, parts: Parts) -> dict[Any, Any]:
     return {parts.live.first: gr.update(choices=names), parts.live.second: gr.update(choices=[NONE, *names])}
 
 
-def _no_run(context: AppContext) -> str:
-    where = "here" if context.public else f"in {context.catalog.runs_root}"
-    return paragraph(f"There is no run {where} yet. Start one with: workbench run quickstart", "muted")
+def _no_run() -> str:
+    return paragraph("There is no run here yet. Start one with: workbench run quickstart", "muted")
 
 
 def _whole(text: str | None) -> int | None:

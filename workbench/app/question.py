@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from spark_kernel.errors import InputError
 from spark_kernel.keyed_random import content_hash
-from spark_kernel.problems.images import decode_image
 from spark_kernel.records import ImageRef, Problem, View
 from workbench.app.limits import Limits
 
@@ -45,7 +42,7 @@ def make_question(
     text: Any,
     limits: Limits,
     *,
-    image: Path | None = None,
+    image: ImageRef | None = None,
     gold: Any = "",
     verifier: Any = "math",
     temperature: Any = 0.0,
@@ -58,10 +55,10 @@ def make_question(
     """The question that a page sent.
 
     Args:
-        image: a file that was uploaded.
+        image: an upload that was checked (`Uploads.image`).
 
     Raises:
-        InputError: something is missing, too long, out of range, or no image; one sentence for the page.
+        InputError: something is missing, too long, or out of range; one sentence for the page.
     """
     question = _text(text, "The question", limits.prompt_chars)
     if not question:
@@ -73,7 +70,7 @@ def make_question(
         raise InputError("The judge sees the answer or the full response.")
     if not isinstance(faithful, bool):
         raise InputError("The loop's rules are ours or the authors'.")
-    images = () if image is None else (check_image(image, limits),)
+    images = () if image is None else (image,)
     name = content_hash(question, *(ref.sha256 for ref in images))
     return Question(
         problem=Problem(f"prompt-{name}", question, wanted, str(verifier), images),
@@ -84,23 +81,6 @@ def make_question(
         seed=int(_number(seed, "The seed", 0, LARGEST_SEED)),
         faithful=faithful,
     )
-
-
-def check_image(path: Path, limits: Limits) -> ImageRef:
-    """A reference to an uploaded image. Its pixels are counted before any is decoded.
-
-    Raises:
-        InputError: too large, too many pixels, or no image.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(limits.image_bytes + 1)
-    except OSError:
-        raise InputError("The image is gone from the server: upload it again.") from None
-    if len(data) > limits.image_bytes:
-        raise InputError(f"The image has more than {limits.image_bytes / 2**20:.0f} MiB.")
-    decode_image(data, "that you gave", limits.image_pixels)
-    return ImageRef(hashlib.sha256(data).hexdigest(), str(path))
 
 
 def _text(value: Any, what: str, most: int) -> str:

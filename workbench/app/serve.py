@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from spark_kernel.errors import InputError
-from workbench.app.access import USER, Access, decide_access
+from workbench.app.access import USER, Access, bracketed, decide_access, is_everywhere
 from workbench.app.limits import LOCAL, PUBLIC, Limits
+from workbench.app.server import listen, served
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from spark_kernel.config.sections import ModelSection
+    from workbench.app.guard import Guard
+    from workbench.app.page import Page
     from workbench.app.tabs.live import Waiting
+    from workbench.app.uploads import Uploads
 
 PASSWORD_VARIABLE = "WORKBENCH_PASSWORD"
 REMEMBERED_SESSIONS = 200
@@ -55,11 +62,12 @@ class AppSettings:
 
 @dataclass(frozen=True, slots=True)
 class RunningApp:
-    """An app that is being served: its address, how to wait for its end, and the questions under way."""
+    """An app that is being served: its address, how to wait for its end, the questions under way, and the uploads."""
 
     url: str
     wait: Callable[[], None]
     waiting: Waiting
+    uploads: Uploads
 
 
 @contextmanager
@@ -70,57 +78,116 @@ def serving(settings: AppSettings, load: Callable[..., object] | None = None) ->
         load: how a model is made ready to be asked; by default `desk.load_respondent`.
 
     Raises:
-        InputError: the port is taken, or models or runs are none.
+        InputError: the port is taken, the server does not come up, or models or runs are none.
     """
-    with tempfile.TemporaryDirectory(prefix="spark-workbench-") as uploads:
-        _settle_environment(Path(uploads))
-        from starlette.middleware import Middleware
+    from workbench.app.catalog import check_models, check_runs_root
 
-        from workbench.app.catalog import STARTER, Catalog, check_models, check_runs_root
-        from workbench.app.context import AppContext
-        from workbench.app.desk import ModelDesk, load_respondent
-        from workbench.app.guard import Guard
-        from workbench.app.page import build_page
-        from workbench.app.samples import SampleTables
-        from workbench.app.style import css, head, theme
+    check_runs_root(settings.runs)
+    check_models(settings.models)
+    # Before anything that takes long: a port that is taken is said at once.
+    listening = listen(settings.access.address, settings.port)
+    with tempfile.TemporaryDirectory(prefix="spark-workbench-") as folder, ExitStack() as stack:
+        stack.callback(listening.close)
+        _settle_environment(Path(folder) / "gradio")
+        page, app, guard, uploads = _assemble(settings, load, Path(folder) / "uploads", stack)
+        stack.enter_context(_settled_memory())
+        stack.enter_context(served(guard, listening))
+        # Ended first: streams that wait for it would hold the server.
+        stack.callback(_end_streams, page, app)
+        yield RunningApp(_url(settings.access.address, listening), _wait_for_the_end, page.live.waiting, uploads)
 
-        check_runs_root(settings.runs)
-        check_models(settings.models)
-        bounds, access = settings.bounds, settings.access
-        recorded = _recorded() if settings.recorded is None else settings.recorded
-        catalog = Catalog(
-            settings.runs.absolute(), settings.models, recorded, not access.public, settings.model_settings
+
+def _assemble(
+    settings: AppSettings, load: Callable[..., object] | None, folder: Path, stack: ExitStack
+) -> tuple[Page, FastAPI, Guard, Uploads]:
+    """The page, the application that holds it, the guard in front of both, and the uploads; `stack` ends it all."""
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from workbench.app.catalog import STARTER, Catalog
+    from workbench.app.context import AppContext
+    from workbench.app.desk import ModelDesk, load_respondent
+    from workbench.app.guard import Guard
+    from workbench.app.page import build_page
+    from workbench.app.samples import SampleTables
+    from workbench.app.sessions import Sessions
+    from workbench.app.style import css, head, theme
+    from workbench.app.uploads import Uploads
+    from workbench.app.workroom import Workroom
+
+    bounds, access = settings.bounds, settings.access
+    recorded = _recorded() if settings.recorded is None else settings.recorded
+    catalog = Catalog(settings.runs.absolute(), settings.models, recorded, not access.public, settings.model_settings)
+    desk = ModelDesk(load or load_respondent, bounds.loaded_models)  # type: ignore[arg-type]
+    stack.callback(desk.close)
+    pages = Workroom("page", 1, bounds.page_work, bounds.client_page_work)
+    live = Workroom("live", 1, 4 * bounds.waiting, 4 * bounds.waiting)
+    stack.callback(pages.close)
+    stack.callback(live.close)
+    folder.mkdir(mode=0o700)
+    uploads = Uploads(folder, bounds)
+    page = build_page(
+        AppContext(
+            catalog, desk, bounds, SampleTables(bounds.rows), uploads, pages, live, access.public,
+            access.password is not None,
         )
-        desk = ModelDesk(load or load_respondent, bounds.loaded_models)  # type: ignore[arg-type]
-        context = AppContext(catalog, desk, bounds, SampleTables(bounds.rows), access.public)
-        page = build_page(context)
-        desk.warm(catalog.model(settings.models[0] if settings.models else STARTER))
-        try:
-            _, url, _ = page.blocks.launch(
-                server_name=access.address,
-                server_port=settings.port or _free_port(),
-                app_kwargs={
-                    "middleware": [Middleware(Guard, access=access, limits=bounds, uploads=uploads)],
-                    "docs_url": None, "redoc_url": None, "openapi_url": None,
-                },
-                auth=None if access.password is None else (USER, access.password),
-                auth_message=LOGIN_MESSAGE,
-                share=False, inline=False, inbrowser=False, prevent_thread_lock=True, quiet=True, show_error=False,
-                debug=False, allowed_paths=[], blocked_paths=[],
-                max_file_size=bounds.image_bytes, strict_cors=True, enable_monitoring=False, run_history=False,
-                ssr_mode=False, mcp_server=False, pwa=False, num_workers=0, footer_links=[],
-                state_session_capacity=REMEMBERED_SESSIONS,
-                theme=theme(), css=css(), head=head(),
-            )  # fmt: skip
-        except OSError as error:
-            desk.close()
-            raise InputError(f"The app cannot listen on {access.address}, port {settings.port}: {error}.") from None
-        page.blocks.enable_monitoring = False
-        try:
-            yield RunningApp(url, _wait_for_the_end, page.live.waiting)
-        finally:
-            page.blocks.close(verbose=False)
-            desk.close()
+    )  # fmt: skip
+    page.blocks.state_session_capacity = REMEMBERED_SESSIONS
+    closed: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    app = gr.mount_gradio_app(
+        FastAPI(**closed), page.blocks, "", access.address, settings.port, footer_links=[], run_history=False,
+        app_kwargs=closed, auth=None if access.password is None else (USER, access.password),
+        auth_message=LOGIN_MESSAGE, allowed_paths=[], blocked_paths=[], show_error=False,
+        max_file_size=bounds.image_bytes, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
+        theme=theme(), css=css(), head=head(),
+    )  # fmt: skip
+    mounted = _mounted(app)
+    mounted.state_holder = Sessions()
+    mounted.state_holder.set_blocks(page.blocks)
+    _settle_matplotlib()
+    desk.warm(catalog.model(settings.models[0] if settings.models else STARTER))
+    return page, app, Guard(app, access, bounds, uploads, page.blocks.door), uploads
+
+
+@contextmanager
+def _settled_memory() -> Iterator[None]:
+    """What is there at the start (libraries, the page) is not gone through again at every collection of garbage: that
+    took half a second to one, on whatever thread it fell, the event loop's among them.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _end_streams(page: Page, app: FastAPI) -> None:
+    """Take no more questions, and let every stream end."""
+    page.blocks._queue.close()
+    page.blocks.is_running = False
+    _mounted(app).stop_event.set()
+
+
+def _settle_matplotlib() -> None:
+    """Gradio sets its backend around every event. Where none is set it would import it all then, on the event loop."""
+    if find_spec("matplotlib") is not None:
+        import matplotlib
+
+        matplotlib.use("agg")
+
+
+def _mounted(app: FastAPI) -> Any:
+    """Gradio's own application within ours."""
+    from starlette.routing import Mount
+
+    return next(route.app for route in app.routes if isinstance(route, Mount))
+
+
+def _url(address: str, listening: socket.socket) -> str:
+    """What to type; an app that listens everywhere is on this machine, too."""
+    name = "localhost" if is_everywhere(address) else bracketed(address)
+    return f"http://{name}:{listening.getsockname()[1]}/"
 
 
 def serve_hosted() -> None:
@@ -155,12 +222,6 @@ def _wait_for_the_end() -> None:
         pass
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _recorded() -> dict[str, Path]:
     from workbench.recorded import NAME, recorded_run
 
@@ -175,6 +236,6 @@ def _settle_environment(uploads: Path) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
-    # uvicorn would let a client on this machine say that it is another one.
-    os.environ["FORWARDED_ALLOW_IPS"] = ""
+    # It would import pandas at the first error, and group a table at each; nobody can see it here.
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**12)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

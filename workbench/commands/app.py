@@ -54,6 +54,10 @@ class AppArguments:
     proxies: Annotated[
         int, tyro.conf.arg(metavar="N", help="Reverse proxies of yours in front, which say who the client is.")
     ] = 0
+    forwarded_host: Annotated[
+        bool,
+        tyro.conf.arg(help="Your proxy says in X-Forwarded-Host which name was asked for."),
+    ] = False
 
 
 def app(arguments: Sequence[str]) -> int:
@@ -68,7 +72,7 @@ def app(arguments: Sequence[str]) -> int:
         raise InputError(f"--port {args.port} is refused: 0 to 65535.")
     access = decide_access(
         args.address, hosts=args.hosts, password=os.environ.get(PASSWORD_VARIABLE) or None, public=args.public,
-        proxies=args.proxies,
+        proxies=args.proxies, forwarded_host=args.forwarded_host,
     )  # fmt: skip
     quiet_transformers()
     settings = AppSettings(access, args.runs, args.model, args.port, model_settings=_model_settings(args))

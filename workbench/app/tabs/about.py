@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from spark_kernel import __version__
 from spark_kernel.errors import SparkError
 from workbench.app.context import AppContext
@@ -39,7 +41,7 @@ def about_html(context: AppContext, view: RunView | None) -> str:
     ]
     parts.append(table(("name", "what it is", "licence"), rows, caption="Models"))
     if view is not None:
-        parts += [heading("The run that is chosen"), *_run(view)]
+        parts += [heading("The run that is chosen"), *_run(context, view)]
     parts.append(heading("Bounds"))
     parts.append(
         definitions(
@@ -66,7 +68,7 @@ def about_html(context: AppContext, view: RunView | None) -> str:
     return f'<div class="sw-about">{"".join(parts)}</div>'
 
 
-def _run(view: RunView) -> list[str]:
+def _run(context: AppContext, view: RunView) -> list[str]:
     snapshot = view.snapshot()
     facts: list[tuple[str, object]] = [
         ("run", snapshot.name),
@@ -76,11 +78,11 @@ def _run(view: RunView) -> list[str]:
     try:
         config = run_config(snapshot.config_yaml)
     except SparkError as error:
-        return [definitions(facts), paragraph(str(error), "warning")]
+        return [definitions(facts), paragraph(context.sentence(error), "warning")]
     held_out = f"{config.problems.held_out_fraction:.0%} by content, never trained on"
     facts += [
-        ("model", config.model.path),
-        ("problems", config.problems.source),
+        ("model", context.without_roots(config.model.path)),
+        ("problems", context.without_roots(config.problems.source)),
         ("held-out problems", held_out),
         ("preset", f"{snapshot.preset}, {len(snapshot.differences)} settings differ"),
         ("rounds", f"{snapshot.rounds_done} of {snapshot.rounds_configured}"),
@@ -92,6 +94,7 @@ def _run(view: RunView) -> list[str]:
     ]
 
 
+@cache
 def _licence(path: str) -> str:
     """The licence that comes with a model here; a hub model's page is not asked for it."""
     from pathlib import Path

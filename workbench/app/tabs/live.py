@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -14,13 +13,15 @@ import gradio as gr
 from spark_kernel.errors import InputError, SparkError
 from workbench.app.cards import chains_html, notice, one_block, status_line
 from workbench.app.catalog import ModelChoice
-from workbench.app.context import AppContext
+from workbench.app.context import AppContext, client_of
 from workbench.app.live import LiveChain, tell_all
 from workbench.app.markup import escape
 from workbench.app.question import VERIFIERS, make_question
 
 NONE = "no second model"
 CONCURRENCY_ID = "model"
+AT_THE_DESK = 4
+"""Questions that have left the queue: at the desk, waiting there, or with the verifier."""
 PAUSE_SECONDS = 0.06
 """Shortest time between two updates of the page."""
 BREATH_SECONDS = 0.5
@@ -187,7 +188,8 @@ def build_live(context: AppContext) -> LiveTab:
         "outputs": [answers, status],
         "show_progress": "hidden",
         "concurrency_id": CONCURRENCY_ID,
-        "concurrency_limit": 1,
+        # The desk answers one after the other; beside it another question's gold answer may be read.
+        "concurrency_limit": AT_THE_DESK,
         "trigger_mode": "once",
         "js": WAITING,
         # The image is read under our own bounds, the rest is checked by make_question.
@@ -220,13 +222,13 @@ def _replier(context: AppContext, waiting: Waiting) -> Callable[..., AsyncIterat
     ) -> AsyncIterator[tuple[str, str]]:
         """Answer, judge, reflect; the columns as HTML and a sentence about how it stands, again and again."""
         try:
+            client, page = client_of(request), str(request.session_hash)
             asked = make_question(
-                question, context.limits, image=_uploaded(image), gold=gold, verifier=verifier,
-                temperature=temperature, new_tokens=new_tokens, reflections=reflections, view=view, seed=seed,
-                faithful=faithful,
+                question, context.limits, image=None if image is None else context.uploads.image(image), gold=gold,
+                verifier=verifier, temperature=temperature, new_tokens=new_tokens, reflections=reflections, view=view,
+                seed=seed, faithful=faithful,
             )  # fmt: skip
-            choices = _choices(context, first, second)
-            client, page = _client(request), str(request.session_hash)
+            choices = await context.live.run(client, _choices, context, first, second)
             stop = waiting.enter(client, page)
         except SparkError as error:
             raise gr.Error(context.sentence(error), title="Not asked", print_exception=False) from None
@@ -242,22 +244,29 @@ def _replier(context: AppContext, waiting: Waiting) -> Callable[..., AsyncIterat
                 context.desk.ask(choice, asked, put, stop)
                 while not chains[index].over:
                     events = await _events(inbox)
+                    if stop.is_set() and not events and chains[index].state == "waiting":
+                        break  # its turn has not come: there is nothing to wait for
                     chains[index] = tell_all(chains[index], events)
                     if chains[index].problem:
                         told = context.sentence(SparkError(chains[index].problem))
                         chains[index] = replace(chains[index], problem=told)
-                    yield chains_html(chains), _status(status_line(chains))
+                    yield await _shown(context, client, chains)
                     if not chains[index].over:
                         await asyncio.sleep(PAUSE_SECONDS)
                 if stop.is_set():
                     chains = [chain if chain.over else replace(chain, state="stopped") for chain in chains]
-                    yield chains_html(chains), _status(status_line(chains))
+                    yield await _shown(context, client, chains)
                     break
         finally:
             # Also when the client has gone: Gradio then closes this generator.
             waiting.leave(client, page, stop)
 
     return reply
+
+
+async def _shown(context: AppContext, client: str, chains: Sequence[LiveChain]) -> tuple[str, str]:
+    """The columns and the line about them; made beside the event loop, for a long text takes a while."""
+    return await context.live.run(client, chains_html, tuple(chains)), _status(status_line(chains))
 
 
 async def _events(inbox: asyncio.Queue[Any]) -> list[Any]:
@@ -298,18 +307,3 @@ def _choices(context: AppContext, first: Any, second: Any) -> list[ModelChoice]:
     if len(set(names)) < len(names):
         raise InputError("Model B is model A: choose another one, or none.")
     return [context.catalog.model(str(name)) for name in names]
-
-
-def _uploaded(image: Any) -> Path | None:
-    """The file of an image that was uploaded; Gradio has checked that it lies in the upload folder."""
-    if not image:
-        return None
-    path = image.get("path") if isinstance(image, dict) else None
-    if not isinstance(path, str):
-        raise InputError("The image must be an uploaded file.")
-    return Path(path)
-
-
-def _client(request: gr.Request) -> str:
-    peer = request.client
-    return str(peer.host) if peer else "unknown"

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.components.plot import PlotData
 
+from workbench.app.context import AppContext
 from workbench.app.markup import heading, paragraph, share, table
+from workbench.app.plots import plot_data, stamp
 from workbench.figures import Theme, calibration_figure, confusion_figure, make_figure, transitions_figure
 from workbench.views import JudgeDetail, JudgeLine, RunView
 
@@ -34,6 +37,17 @@ class RewardsTab:
         return [*self.over_rounds, self.place, self.judges, *self.confusions, self.calibration, self.transitions]
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the tab shows of one round: texts, and figures as the page gets them."""
+
+    place: str
+    judges: str
+    confusions: tuple[PlotData | None, ...]
+    calibration: PlotData | None
+    transitions: PlotData | None
+
+
 def build_rewards() -> RewardsTab:
     """Make the tab's components; call it inside `gr.Tab`."""
     over_rounds = tuple(gr.Plot(show_label=False, elem_classes="sw-plot") for _ in OVER_ROUNDS)
@@ -50,28 +64,39 @@ def build_rewards() -> RewardsTab:
     return RewardsTab(over_rounds, place, judges, tuple(confusions), calibration, transitions)
 
 
-def fill_rewards(tab: RewardsTab, view: RunView, round: int | None, theme: Theme) -> dict[Any, Any]:
+def fill_rewards(
+    tab: RewardsTab, context: AppContext, view: RunView, round: int | None, theme: Theme
+) -> dict[Any, Any]:
     """What the tab shows: curves over all rounds, and the judges of the held-out evaluation next to the round.
 
     Where the run has no evaluation up to the round, the judges of the training round stand there instead.
     """
-    series = view.series()
-    out: dict[Any, Any] = {
-        plot: make_figure(name, series, theme) for name, plot in zip(OVER_ROUNDS, tab.over_rounds, strict=True)
-    }
-    evaluated = [number for number in view.evaluations() if round is None or number <= round]
+    fresh = stamp(view)
+    series = context.kept.get(("series", fresh), view.series)
+    curves = context.kept.get(
+        ("curves", fresh, theme), lambda: [plot_data(make_figure(name, series, theme)) for name in OVER_ROUNDS]
+    )
+    out: dict[Any, Any] = dict(zip(tab.over_rounds, curves, strict=True))
+    evaluated = tuple(number for number in view.evaluations() if round is None or number <= round)
+    place = evaluated or round
+    judged = context.kept.get(("judged", fresh, place, theme), lambda: _judged(view, round, evaluated, theme))
+    for index, plot in enumerate(tab.confusions):
+        figure = judged.confusions[index] if index < len(judged.confusions) else None
+        out[plot] = gr.update(value=figure, visible=figure is not None)
+    out[tab.place], out[tab.judges], out[tab.calibration] = judged.place, judged.judges, judged.calibration
+    out[tab.transitions] = gr.update(value=judged.transitions, visible=judged.transitions is not None)
+    return out
+
+
+def _judged(view: RunView, round: int | None, evaluated: Sequence[int], theme: Theme) -> Judged:
     detail = _detail(view, round, evaluated)
     lines = detail.lines if detail is not None else ()
-    drawn = [line for line in lines if line.n][:CONFUSIONS]
-    for index, plot in enumerate(tab.confusions):
-        figure = confusion_figure(drawn[index], theme) if index < len(drawn) else None
-        out[plot] = gr.update(value=figure, visible=figure is not None)
-    out[tab.place] = _place(detail)
-    out[tab.judges] = judges_html(lines)
-    out[tab.calibration] = calibration_figure(lines, theme)
     loops = [loop for number in _some(evaluated) if (loop := view.self_correction(number)) is not None]
-    out[tab.transitions] = gr.update(value=transitions_figure(loops, theme) if loops else None, visible=bool(loops))
-    return out
+    return Judged(
+        _place(detail), judges_html(lines),
+        tuple(plot_data(confusion_figure(line, theme)) for line in [line for line in lines if line.n][:CONFUSIONS]),
+        plot_data(calibration_figure(lines, theme)), plot_data(transitions_figure(loops, theme) if loops else None),
+    )  # fmt: skip
 
 
 def judges_html(lines: Sequence[JudgeLine]) -> str:

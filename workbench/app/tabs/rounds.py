@@ -10,7 +10,9 @@ from typing import Any
 import gradio as gr
 
 from spark_kernel.records import RoundReport
+from workbench.app.context import AppContext
 from workbench.app.markup import definitions, heading, paragraph, share, table
+from workbench.app.plots import plot_data, stamp
 from workbench.figures import PANELS, Theme, funnel_figure, make_figure
 from workbench.views import RunView
 
@@ -57,19 +59,29 @@ def build_rounds() -> RoundsTab:
     return RoundsTab(tuple(figures), note, phases, funnel)
 
 
-def fill_rounds(tab: RoundsTab, view: RunView, round: int | None, theme: Theme) -> dict[Any, Any]:
+def fill_rounds(tab: RoundsTab, context: AppContext, view: RunView, round: int | None, theme: Theme) -> dict[Any, Any]:
     """What the tab shows of a run and a round; `round` None where the run has none yet."""
-    series = view.series()
-    out: dict[Any, Any] = {
-        plot: make_figure(name, series, theme) for name, plot in zip(FIGURES, tab.figures, strict=True)
-    }
+    fresh = stamp(view)
+    series = context.kept.get(("series", fresh), view.series)
+    figures = context.kept.get(
+        ("figures", fresh, theme), lambda: [plot_data(make_figure(name, series, theme)) for name in FIGURES]
+    )
+    out: dict[Any, Any] = dict(zip(tab.figures, figures, strict=True))
     out[tab.note] = "".join(paragraph(text, "muted") for text in (series.thinned, *series.flags) if text)
     if round is None:
         empty = paragraph("No phase of this run is recorded yet.", "muted")
         return out | dict.fromkeys(tab.phases.values(), empty) | {tab.funnel: None}
-    out |= {tab.phases[name]: text for name, text in round_texts(view, round).items()}
-    out[tab.funnel] = funnel_figure(view.funnel([round]), theme)
+    out |= fill_texts(tab, context, view, round)
+    out[tab.funnel] = context.kept.get(
+        ("funnel", fresh, round, theme), lambda: plot_data(funnel_figure(view.funnel([round]), theme))
+    )
     return out
+
+
+def fill_texts(tab: RoundsTab, context: AppContext, view: RunView, round: int) -> dict[Any, Any]:
+    """The texts of a round."""
+    texts = context.kept.get(("texts", stamp(view), round), lambda: round_texts(view, round))
+    return {tab.phases[name]: text for name, text in texts.items()}
 
 
 def round_texts(view: RunView, round: int) -> dict[str, str]:

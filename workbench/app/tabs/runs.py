@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.components.plot import PlotData
 
 from spark_kernel.errors import InputError
-from workbench.app.catalog import Catalog
 from workbench.app.context import AppContext
-from workbench.app.markup import paragraph, table
+from workbench.app.markup import paragraph, show, table
+from workbench.app.plots import plot_data, stamp
 from workbench.figures import Theme, comparison_figure, difference_figure
-from workbench.views import compare
+from workbench.views import RunView, compare
 
 MOST_COMPARED = 6
 LISTED = 200
@@ -67,7 +69,7 @@ def _shaded(tab: RunsTab, context: AppContext, compared: Any, theme: Theme) -> d
     """The comparison that is shown, if there is one, in the page's new colours."""
     try:
         names = json.loads(compared)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         names = []
     shown = isinstance(names, list) and bool(names)
     return fill_comparison(tab, context, names, theme) if shown else {tab.points: gr.skip()}
@@ -82,7 +84,23 @@ def fill_comparison(tab: RunsTab, context: AppContext, names: Any, theme: Theme)
     wanted = list(dict.fromkeys(map(str, names or ())))
     if not 2 <= len(wanted) <= MOST_COMPARED:
         raise InputError(f"Choose 2 to {MOST_COMPARED} runs to compare.")
-    result = compare([context.catalog.open_run(name).reader for name in wanted])
+    theme = "dark" if theme == "dark" else "light"
+    views = [context.catalog.open_run(name) for name in wanted]
+    text, points, differences = context.kept.get(
+        ("comparison", tuple(map(stamp, views)), theme), lambda: _compared(context, views, theme)
+    )
+    return {
+        tab.sentences: text,
+        tab.points: gr.update(value=points, visible=True),
+        tab.differences: gr.update(value=differences, visible=differences is not None),
+    }
+
+
+def _compared(
+    context: AppContext, views: Sequence[RunView], theme: Theme
+) -> tuple[str, PlotData | None, PlotData | None]:
+    """What may be said, the measures, and their differences where there are any."""
+    result = compare([view.reader for view in views])
     rows = [
         (
             row.label,
@@ -97,20 +115,18 @@ def fill_comparison(tab: RunsTab, context: AppContext, names: Any, theme: Theme)
         ("measure", f"against {context.without_roots(result.names[0])}", "matched by", "what may be said"), rows,
         caption="Comparison (paired, 95 % intervals)", empty="nothing that all runs measured: not enough evidence.",
     )  # fmt: skip
+    settings = [(row.setting, *(context.without_roots(show(value)) for value in row.values)) for row in result.settings]
     text += table(
-        ("setting", *map(context.without_roots, result.names)), [(row.setting, *row.values) for row in result.settings],
+        ("setting", *map(context.without_roots, result.names)), settings,
         caption="Settings that differ", empty="none.",
     )  # fmt: skip
-    theme = "dark" if theme == "dark" else "light"
-    return {
-        tab.sentences: text,
-        tab.points: gr.update(value=comparison_figure(result, theme), visible=True),
-        tab.differences: gr.update(value=difference_figure(result, theme), visible=bool(result.rows)),
-    }
+    differences = plot_data(difference_figure(result, theme)) if result.rows else None
+    return text, plot_data(comparison_figure(result, theme)), differences
 
 
-def runs_html(catalog: Catalog) -> str:
+def runs_html(context: AppContext) -> str:
     """The runs that there are, newest first, and why others cannot be read."""
+    catalog = context.catalog
     runs = catalog.runs()
     rows: list[tuple[Any, ...]] = [
         (
@@ -123,4 +139,4 @@ def runs_html(catalog: Catalog) -> str:
     text = table(("run", "state", "rounds", "started (UTC)", "forked from"), rows, caption="Runs", empty="none yet.")
     if len(runs) > LISTED:
         text += paragraph(f"{len(runs) - LISTED} older runs are not listed.", "muted")
-    return text + "".join(paragraph(sentence, "warning") for sentence in catalog.unreadable())
+    return text + "".join(paragraph(context.without_roots(sentence), "warning") for sentence in catalog.unreadable())

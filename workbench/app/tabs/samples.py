@@ -123,7 +123,11 @@ def build_samples(context: AppContext, run: gr.Dropdown, round: gr.Slider) -> Sa
     forth.click(again(1), [*place, number], tab.outputs, **silent)
 
     def pick(run: Any, scope: Any, event: gr.EventData) -> Any:
-        return fill_detail(context, run, event.round, event.id, held_out=scope == HELD_OUT)
+        # Two strings, as payload.py has checked.
+        round = str(event.round)
+        if not (round.isascii() and round.isdigit() and len(round) < 10):
+            raise InputError("The round must be a number.")
+        return fill_detail(context, run, round, event.id, held_out=scope == HELD_OUT)
 
     chosen = table.pick(context.told(pick), [run, scope], [detail, picked, link], **silent)
     chosen.then(None, [link], js=REMEMBER, api_visibility="private")
