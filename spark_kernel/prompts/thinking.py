@@ -1,4 +1,4 @@
-r"""What a model thinks before it answers, told apart from what it answers: one rule for every place that reads an output.
+r"""What a model thinks before it answers, told apart from what it answers: one rule for all who read outputs.
 
 A box inside thinking is no answer and no verdict. Thinking stands between an opening and a closing tag. An opening tag
 without its closing one reaches to the end: a thought that was cut off has no answer. A closing tag without its opening
@@ -86,7 +86,9 @@ def read_tags(pairs: Iterable[Sequence[str]]) -> Tags:
             )
         opening, closing = pair
         if opening == closing:
-            raise InputError(f'The thinking tags {pair!r} are refused: the opening and the closing one are both "{opening}".')
+            raise InputError(
+                f'The thinking tags {pair!r} are refused: the opening and the closing one are both "{opening}".'
+            )
         added.append((opening, closing))
     return (*DEFAULT_TAGS, *(pair for pair in added if pair not in DEFAULT_TAGS))
 

@@ -33,7 +33,9 @@ VERDICT_WORD = re.compile(
     r"(?:\s+is)?\s*[:=]?\s*(?=\W*\w+\W*$)",
     re.IGNORECASE,
 )
-CLOSING = re.compile(r"(?:[\s.,;:!?*_`'\"“”’$)\]}>（）。！|]|\\[\])\\!,;: ]|</?\w+>|<\|\w+\|>|\\(?:right|q?quad)(?![A-Za-z]))*")
+CLOSING = re.compile(
+    r"(?:[\s.,;:!?*_`'\"“”’$)\]}>（）。！|]|\\[\])\\!,;: ]|</?\w+>|<\|\w+\|>|\\(?:right|q?quad)(?![A-Za-z]))*"
+)
 r"""What may follow a box that stands on its own at the end: punctuation, closing brackets and marks, no word."""
 
 

@@ -7,12 +7,15 @@ a formula; and words last. A value is never guessed out of text that does not re
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from spark_kernel.verify.answer_types import (
+    Approximated,
     Based,
     Clock,
     Expression,
+    Labelled,
     Listing,
     Name,
     Option,
@@ -29,28 +32,42 @@ from spark_kernel.verify.formula_equal import expand_signs
 from spark_kernel.verify.formula_reader import read_formula
 from spark_kernel.verify.labels import split_option, strip_words
 from spark_kernel.verify.numbers import Number, read_number
+from spark_kernel.verify.quantities import read_compound
 from spark_kernel.verify.relations import read_relations
+from spark_kernel.verify.splitting import split_relations
 from spark_kernel.verify.structures import read_brackets, read_environment, read_joined, read_sets
 from spark_kernel.verify.unit_table import KNOWN, NOT_A_UNIT
 from spark_kernel.verify.units import NO_UNIT, Unit, read_unit
+from spark_kernel.verify.word_lists import words
 
 MAX_LENGTH = 2000
 MAX_DEPTH = 6
-BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12,
-         "sixteen": 16}  # fmt: skip
+BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+         "twelve": 12, "sixteen": 16}  # fmt: skip
 BASED = re.compile(
     r"\(?(?P<digits>[0-9A-F]+)\)?\s*(?:_\s*\{?\s*\(?(?:\\text\{)?\s*(?P<base>\d+|[a-z]+)\s*\}?\)?\s*\}?"
     r"|(?:\\text\{)?\s*\(?\s*(?:in\s+)?base\s*-?\s*(?P<word>\d+|[a-z]+)\s*\)?\s*\}?)"
 )
 NAME = re.compile(r"(?P<kind>\\(?:angle|triangle)\s*)?(?P<letters>[A-Z](?:\s*[A-Z])+)")
 SPAN = re.compile(r"(?P<low>[^-]*\d)\s*(?:-|to|\\text\{\s*to\s*\}|\\ldots|至|到)\s*(?P<high>\d.*)")
-UNIT_BEHIND = re.compile(r"(?:\s*\\text\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?(?:\s*/\s*\\text\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?)*|\s+[A-Za-z]{2,}[A-Za-z ]*(?:\^\{?[23]\}?)?|\s*[\u4e00-\u9fff]{1,6})\s*$")
+TEXT_UNIT = r"\\text\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?"
+NOUN_BEHIND = r"\s+[A-Za-z]{2,}[A-Za-z ]*(?:\^\{?[23]\}?)?|\s*[\u4e00-\u9fff]{1,6}"
+UNIT_BEHIND = re.compile(rf"(?:\s*{TEXT_UNIT}(?:\s*/\s*{TEXT_UNIT})*|{NOUN_BEHIND})\s*$")
 PLAIN_UNIT = re.compile(r"(?<=[\d}\s)])\s*(?:[ck]?m|mm|kg|km|cm|ft|mph|kmh)(?:\s*\^\s*\{?[23]\}?)?$")
 MONEY_BEFORE = re.compile(r"(?:\\\$|\$|€|£|¥)\s*(?=\S)")
+COUNTED = re.compile(r"[\d\\]")
 LETTERS_ONLY = re.compile(r"[^\W\d_][^\W\d_'.,!?:;\"&()-]*(?:[\s'.,!?:;\"&()-]+[^\W\d_'.,!?:;\"&()-]+)*[.!?)]*")
 PRODUCT_RUN = re.compile(r"[a-z]{1,3}|[A-Za-z]")
+# "4:30p" is neither a time that is written out nor a ratio.
+HALF_WRITTEN = re.compile(r"\d:\d\d\s*[A-Za-z]")
 FORMS = (read_environment, read_joined, read_sets, read_relations, read_brackets)
-KNOWN_WORDS = frozenset("yes no odd even one two six ten all any red far low old new man boy god dog cat won mon sun".split())
+FIRST_NAME = re.compile(r"(?=[A-Z][a-z]*[aeiou])[A-Z][a-z]{2}|(?=[AEIOU])[A-Z][a-z]{2}")
+KNOWN_WORDS = frozenset(
+    words(
+        "yes no odd even one two six ten all any none red low far old new man boy girl god dog cat won sun mon tue wed "
+        "thu fri sat sun up down left in out on off"
+    )
+)
 
 
 @lru_cache(maxsize=4096)
@@ -63,7 +80,7 @@ def read_answer_value(content: str, *, letter_units: bool = True) -> Reading | N
     """
     number = read_number(content)
     if number is not None and (letter_units or not number.letter):
-        return Reading(number)
+        return Reading(_labelled(number))
     text = undress(content)
     if not text or len(text) > MAX_LENGTH:
         return None
@@ -90,8 +107,8 @@ def read_value(text: str, depth: int = 0) -> Value | None:
         return None
     number = read_number(text)
     if number is not None:
-        return number
-    simple = read_clock(text) or read_date(text) or _based(text)
+        return _labelled(number)
+    simple = read_clock(text) or read_date(text) or _based(text) or read_compound(text) or _short_word(text)
     if simple is not None:
         return _ratio(text, simple) if isinstance(simple, Clock) and not simple.half and ":" in text else simple
 
@@ -103,6 +120,10 @@ def read_value(text: str, depth: int = 0) -> Value | None:
         if found is not None:
             return found
     return _ratio(text) or _name(text) or _span(text) or _expression(text) or _words(text)
+
+
+def _labelled(number: Number) -> Value:
+    return Labelled(number.label, replace(number, label=""), number.label) if number.label else number
 
 
 def _based(text: str) -> Based | None:
@@ -117,7 +138,7 @@ def _based(text: str) -> Based | None:
 
 
 def _ratio(text: str, clock: Clock | None = None) -> Ratio | None:
-    if ":" not in text:
+    if ":" not in text or HALF_WRITTEN.search(text):
         return None
     terms = [read_formula(part.strip()) for part in re.split(r":|\\text\{\s*to\s*\}", text)]
     if len(terms) < 2 or any(term is None for term in terms):
@@ -154,7 +175,7 @@ def _expression(text: str) -> Value | None:
         for pattern in (PLAIN_UNIT, UNIT_BEHIND):
             match = pattern.search(text)
             found = read_formula(text[: match.start()].strip()) if match else None
-            if match is None or found is None:
+            if match is None or found is None or not COUNTED.search(text[: match.start()]):
                 continue
             known = read_unit(" ".join(without_text_commands(match[0]).split()))
             if known is None and not is_noun(match[0]):
@@ -184,6 +205,14 @@ def is_noun(text: str) -> bool:
     return bool(words) and all(word.isalpha() and word.lower() not in NOT_A_UNIT and len(word) > 1 for word in words)
 
 
+def _short_word(text: str) -> Words | None:
+    """A word of two or three letters that would otherwise be a product: `yes`, `two`, `Bob`."""
+    plain = without_text_commands(text).strip(".!? ")
+    if plain.lower() in KNOWN_WORDS or FIRST_NAME.fullmatch(plain):
+        return Words(plain_words(plain))
+    return None
+
+
 def _words(text: str) -> Words | None:
     """Words: letters of any script without an operator, more than a product of a few symbols."""
     plain = " ".join(without_text_commands(text).split())
@@ -197,3 +226,29 @@ def _words(text: str) -> Words | None:
 def plain_words(text: str) -> str:
     """Words without case, commas and closing marks."""
     return " ".join(without_text_commands(text).casefold().replace(",", " ").rstrip(".!?) ").split())
+
+
+def read_stated_number(content: str) -> Number | None:
+    """The number that a text states, without evaluating anything: behind words, a label, or as one side of an equation.
+
+    `The answer is 42`, `n = 42`, `42 = 40 + 2`; never `40 + 2`. The sides of an equation must agree.
+    """
+    number = read_number(content)
+    if number is not None or len(content) > MAX_LENGTH:
+        return number
+    text = undress(strip_words(undress(content))[0])
+    number = read_number(text)
+    if number is not None:
+        return number
+    sides, signs = split_relations(text)
+    if not signs or not set(signs) <= {"=", "\\approx"}:
+        return None
+    value = read_value(text)
+    if isinstance(value, Labelled):
+        value = value.value
+    for found in (value.rounded, value.exact) if isinstance(value, Approximated) else (value,):
+        for side in sides:
+            number = read_number(side)
+            if number is not None and isinstance(found, Number) and number.value == found.value:
+                return number
+    return None

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 import unicodedata
 
-GREEK = (
+from spark_kernel.verify.word_lists import words
+
+GREEK = words(
     "α alpha β beta γ gamma δ delta ε epsilon ϵ epsilon ζ zeta η eta θ theta ϑ theta ι iota κ kappa λ lambda µ mu μ mu "
     "ν nu ξ xi ο omicron π pi ρ rho σ sigma ς sigma τ tau υ upsilon φ phi ϕ phi χ chi ψ psi ω omega Γ Gamma Δ Delta "
     "Θ Theta Λ Lambda Ξ Xi Π Pi Σ Sigma Φ Phi Ψ Psi Ω Omega Ω Omega"
-).split()
+)
 GREEK_LETTERS = frozenset(GREEK[1::2])
-COMMANDS = (
+COMMANDS = words(
     "× times ✕ times ✖ times · cdot ⋅ cdot ∙ cdot • cdot ∘ circ ∞ infty ± pm ∓ mp ≤ leq ≦ leq ⩽ leq ≥ geq ≧ geq ⩾ geq "
     "≠ neq ≈ approx ≅ approx ≃ approx ≒ approx ∼ sim ≡ equiv ∈ in ∉ notin ⊂ subset ⊆ subseteq ∪ cup ∩ cap ∖ setminus "
     "∅ emptyset ⌀ emptyset ∠ angle △ triangle ∥ parallel ⊥ perp → to ⇒ Rightarrow ⇔ Leftrightarrow ∑ sum ∏ prod "
     "∫ int ∂ partial ⟨ langle ⟩ rangle ⌊ lfloor ⌋ rfloor ⌈ lceil ⌉ rceil … ldots ⋯ ldots ∧ wedge ∨ vee ¬ neg"
-).split()
+)
 PLAIN = {
     **dict.fromkeys("−–—‐‑‒﹣－～〜ー", "-"),
     **dict.fromkeys("÷∕⁄", "/"),
@@ -63,7 +65,9 @@ LOWERED = re.compile(f"[{re.escape(''.join(SUBSCRIPTS))}]+")
 VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 # One root sign covers a number, a letter or what stands in brackets.
 ROOT = re.compile(r"√\s*(\d+(?:\.\d+)?|[A-Za-z])?")
-COMPATIBILITY = re.compile("[\uff01-\uff5e\u2160-\u217f\U0001d400-\U0001d7ff\u2100-\u214f\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+COMPATIBILITY = re.compile(
+    "[\uff01-\uff5e\u2160-\u217f\U0001d400-\U0001d7ff\u2100-\u214f\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]"
+)
 
 
 def to_latex(text: str) -> str:

@@ -6,16 +6,19 @@ import re
 
 from spark_kernel.verify.answer_types import Clock, Date
 from spark_kernel.verify.dress import without_text_commands
+from spark_kernel.verify.word_lists import words
 
-HALF = r"(?P<half>[ap]\.?(?:\s*m\.?)?|noon|midnight|o'?\s*clock|上午|下午|中午|晚上)?"
+HALF = r"(?P<half>[ap]\.?\s*m\.?|noon|midnight|o'?\s*clock|上午|下午|中午|晚上)?"
 TIME = re.compile(
     rf"(?:at\s+)?(?P<before>上午|下午|晚上|中午)?\s*(?P<hour>\d{{1,2}})(?:\s*:\s*(?P<minute>\d{{2}})(?:\s*:\s*(?P<second>\d{{2}}))?)?\s*{HALF}"
     r"(?:\s*\((?:noon|midnight)\))?",
     re.IGNORECASE,
 )
-CHINESE_TIME = re.compile(r"(?P<before>上午|下午|晚上|中午)?\s*(?P<hour>\d{1,2})\s*[时点]\s*(?:(?P<minute>\d{1,2})\s*分?)?")
+CHINESE_TIME = re.compile(
+    r"(?P<before>上午|下午|晚上|中午)?\s*(?P<hour>\d{1,2})\s*[时点]\s*(?:(?P<minute>\d{1,2})\s*分?)?"
+)
 NAMED = {"noon": Clock(12, 0, 0, "pm"), "midday": Clock(12, 0, 0, "pm"), "midnight": Clock(0, 0, 0, "am")}
-MONTHS = "january february march april may june july august september october november december".split()
+MONTHS = words("january february march april may june july august september october november december")
 MONTH = "|".join(f"{name}|{name[:3]}" for name in MONTHS) + "|sept"
 ORDINAL = r"(?P<day>\d{1,2})(?:\s*(?:st|nd|rd|th))?"
 WEEKDAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day\s*,?\s*)?"
@@ -47,7 +50,18 @@ def read_clock(text: str) -> Clock | None:
     hour, minute, second = int(found["hour"]), int(found["minute"] or 0), int(found.get("second") or 0)
     if (not said and match.re is TIME and found["minute"] is None) or hour > 24 or minute > 59 or second > 59:
         return None
-    half = {"a": "am", "p": "pm", "am": "am", "pm": "pm", "上午": "am", "下午": "pm", "晚上": "pm", "noon": "pm", "中午": "pm", "midnight": "am"}.get(said, "")
+    half = {
+        "a": "am",
+        "p": "pm",
+        "am": "am",
+        "pm": "pm",
+        "上午": "am",
+        "下午": "pm",
+        "晚上": "pm",
+        "noon": "pm",
+        "中午": "pm",
+        "midnight": "am",
+    }.get(said, "")
     if half and hour > 12:
         half = "pm"
     elif half:

@@ -30,7 +30,7 @@ from spark_kernel.verify.formula import Const, Formula, Num, Op, Sym, symbols, u
 from spark_kernel.verify.formula_equal import TOLERANCE, equal
 from spark_kernel.verify.numbers import Number, same_number
 from spark_kernel.verify.question_form import Form
-from spark_kernel.verify.regions import Unordered, same_region
+from spark_kernel.verify.regions import UnorderedError, same_region
 from spark_kernel.verify.relations import as_region, plain_formula
 from spark_kernel.verify.structures import coordinates
 from spark_kernel.verify.unit_table import KNOWN
@@ -74,7 +74,7 @@ def close_numbers(gold: Number, answer: Number, form: Form) -> bool:
     """Exactly, or to six places where a decimal is on either side (six significant digits below 1)."""
     if not form.degrees and DEGREE in (gold.unit, answer.unit) and gold.unit != answer.unit:
         return False
-    tolerance = TOLERANCE / max(1, abs(gold.value)) if gold.decimal or answer.decimal else 0
+    tolerance = TOLERANCE / max(ONE, abs(gold.value)) if gold.decimal or answer.decimal else 0
     return same_number(gold, answer, percent=form.percent, rel_tol=tolerance)
 
 
@@ -107,11 +107,7 @@ def _as_equation(labelled: Labelled) -> Equation | None:
 
 def _either(gold: Value, answer: Value, form: Form) -> bool | None:
     """An exact value with its rounding answers as one or as the other; an option as its letter or as its value."""
-    findings = [
-        same_value(one, other, form)
-        for one in _readings(gold)
-        for other in _readings(answer)
-    ]
+    findings = [same_value(one, other, form) for one in _readings(gold) for other in _readings(answer)]
     return True if True in findings else None if None in findings else False
 
 
@@ -130,16 +126,20 @@ def _regions(gold: Value, answer: Value) -> bool | None:
     ours, theirs = as_region(gold), as_region(answer)
     if ours is None or theirs is None:
         return False
-    if any(part.low == part.high for region in (ours, theirs) for part in region.parts) and not _both_regions(gold, answer):
+    if any(part.low == part.high for region in (ours, theirs) for part in region.parts) and not _both_regions(
+        gold, answer
+    ):
         return False  # a set of single numbers is no interval
     try:
         return same_region(ours, theirs)
-    except Unordered:
+    except UnorderedError:
         return None
 
 
 def _both_regions(gold: Value, answer: Value) -> bool:
-    sets = [isinstance(value, Region) or (isinstance(value, Listing) and value.kind == "set") for value in (gold, answer)]
+    sets = [
+        isinstance(value, Region) or (isinstance(value, Listing) and value.kind == "set") for value in (gold, answer)
+    ]
     return all(sets)
 
 
@@ -268,7 +268,9 @@ def _formulas(gold: Value, answer: Value, form: Form) -> bool | None:
         return False if converted is None else equal(*converted)
     found = equal(ours, theirs)
     if found is not True and DEGREE in units:
-        angles = [Op("degree", (side,)) if unit == DEGREE else side for side, unit in zip((ours, theirs), units, strict=True)]
+        angles = [
+            Op("degree", (side,)) if unit == DEGREE else side for side, unit in zip((ours, theirs), units, strict=True)
+        ]
         other = theirs if units[0] == DEGREE else ours
         if uses(other, "pi") or not form.degrees:
             return equal(angles[0], angles[1])

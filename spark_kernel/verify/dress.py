@@ -11,29 +11,38 @@ import re
 from functools import lru_cache
 
 from spark_kernel.verify.characters import to_latex
+from spark_kernel.verify.word_lists import words
 
 MAX_LAYERS = 16
 NAMED_FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth log ln lg exp max min gcd lcm lim arg det "
-    "sgn mod deg".split()
+    words(
+        "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth log ln lg exp max min gcd lcm lim "
+        "arg det sgn mod deg"
+    )
 )
 DROPPED = frozenset(
-    "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle scriptstyle "
-    "scriptscriptstyle limits nolimits tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge bf rm it "
-    "sf tt em sl sc bfseries mdseries itshape upshape rmfamily sffamily ttfamily boldmath centering noindent strut "
-    "mathstrut ensuremath protect allowbreak nobreak relax mathop mathbin mathrel mathord mathopen mathclose smash "
-    "nonumber notag par".split()
+    words(
+        "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle "
+        "scriptstyle scriptscriptstyle limits nolimits tiny scriptsize footnotesize small normalsize large Large "
+        "LARGE huge Huge bf rm it sf tt em sl sc bfseries mdseries itshape upshape rmfamily sffamily ttfamily "
+        "boldmath centering noindent strut mathstrut ensuremath protect allowbreak nobreak relax mathop mathbin "
+        "mathrel mathord mathopen mathclose smash nonumber notag par"
+    )
 )
-SPACES = frozenset("quad qquad thinspace enspace hfill space enskip thickspace medspace negthinspace newline".split())
-DROPPED_WITH_ARGUMENT = frozenset("color hspace vspace hskip label tag phantom hphantom vphantom kern mspace".split())
+SPACES = frozenset(words("quad qquad thinspace enspace hfill space enskip thickspace medspace negthinspace newline"))
+DROPPED_WITH_ARGUMENT = frozenset(words("color hspace vspace hskip label tag phantom hphantom vphantom kern mspace"))
 FONTS = frozenset(
-    "mathbf bm boldsymbol pmb mathit mathsf mathtt mathnormal mathcal mathscr mathfrak underline boxed fbox framebox "
-    "emph mathbin mathrel ensuremath underbrace".split()
+    words(
+        "mathbf bm boldsymbol pmb mathit mathsf mathtt mathnormal mathcal mathscr mathfrak underline boxed fbox "
+        "framebox emph mathbin mathrel ensuremath underbrace"
+    )
 )
 UPRIGHT = frozenset(
-    "text textbf textit textrm textsf texttt textnormal textup textmd textsc textsl mathrm operatorname mbox hbox".split()
+    words(
+        "text textbf textit textrm textsf texttt textnormal textup textmd textsc textsl mathrm operatorname mbox hbox"
+    )
 )
-AFTER_ONE_ARGUMENT = frozenset("textcolor colorbox".split())
+AFTER_ONE_ARGUMENT = frozenset(words("textcolor colorbox"))
 RENAMED = {
     "dfrac": "frac",
     "tfrac": "frac",
@@ -145,6 +154,15 @@ def undress(content: str) -> str:
         if text == before:
             break
     return text
+
+
+WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|texttt|textsf)\s*\{([^{}]*)\}[\s.]*")
+
+
+def unwrap_text(content: str) -> str:
+    r"""The content of `\text{...}` (or a relative) where that is all there is, else the text itself, stripped."""
+    match = WRAPPED.fullmatch(content.strip())
+    return (match.group(1) if match else content).strip()
 
 
 def without_text_commands(text: str) -> str:
@@ -274,7 +292,7 @@ def _upright(inner: str) -> str:
     if plain in ("e", "i"):
         return plain
     if not any(character.isalpha() for character in plain):
-        return f"{{{plain}}}" if "," in plain else inner
+        return inner
     if "{" in plain or "\\" in plain:
         inner = re.sub(r"[{}]", "", without_text_commands(_rewrite(inner)))
         if "\\" in inner:

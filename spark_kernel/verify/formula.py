@@ -48,6 +48,14 @@ class Op:
 Formula = Num | Sym | Const | Op
 
 
+class NoValueError(ValueError):
+    """The formula has no value at this point."""
+
+
+class TooLargeError(ValueError):
+    """A number in the formula is too large to be computed."""
+
+
 def nodes(formula: Formula) -> Iterator[Formula]:
     """The formula and everything in it."""
     waiting = [formula]

@@ -1,4 +1,4 @@
-"""Whether two formulas are equal: exactly where both are rational, else by their values at points drawn once and for all.
+"""Whether two formulas are equal: exactly where both are rational, else by their values at fixed points.
 
 Symbols stand for real numbers. Two formulas are equal where they agree at every point at which both have a value, so
 `\\sqrt{ab}` is `\\sqrt{a}\\sqrt{b}` and `\\sqrt{x^2}` is not `x`. Agreement is decided by precision: a difference that
@@ -14,8 +14,19 @@ from itertools import product
 from random import Random
 from typing import Any
 
-from spark_kernel.verify.formula import Const, Formula, Num, Op, has_decimal, nodes, rational, symbols, uses
-from spark_kernel.verify.formula_value import NoValue, TooLarge, value_at
+from spark_kernel.verify.formula import (
+    Const,
+    Formula,
+    NoValueError,
+    Num,
+    Op,
+    TooLargeError,
+    has_decimal,
+    nodes,
+    rational,
+    symbols,
+    uses,
+)
 
 DIGITS = 40
 MAX_EXTRA_DIGITS = 4000
@@ -38,7 +49,7 @@ def equal(gold: Formula, answer: Formula) -> bool | None:
     ours, theirs = rational(gold), rational(answer)
     if ours is not None and theirs is not None:
         if has_decimal(gold) or has_decimal(answer):
-            return abs(ours - theirs) <= TOLERANCE * min(1, abs(ours))
+            return abs(ours - theirs) <= TOLERANCE * min(Fraction(1), abs(ours))
         return ours == theirs
     names = sorted(symbols(gold) | symbols(answer))
     if len(names) > MAX_SYMBOLS:
@@ -98,9 +109,9 @@ def _equal_at_points(gold: Formula, answer: Formula, names: list[str], base: int
         for point in _points(tuple(names), signs):
             try:
                 same = _same(gold, answer, point, digits, real, base, close)
-            except NoValue:
+            except NoValueError:
                 continue
-            except TooLarge:
+            except TooLargeError:
                 return False  # no tree of the same form, and too large to compare by value
             if not same:
                 return False
@@ -113,6 +124,8 @@ def _equal_at_points(gold: Formula, answer: Formula, names: list[str], base: int
 def _same(
     gold: Formula, answer: Formula, point: dict[str, float], digits: int, real: bool, base: int, close: bool
 ) -> bool:
+    from spark_kernel.verify.formula_value import value_at  # loads mpmath, which whole numbers never need
+
     ours = value_at(gold, point, digits=digits, real=real, log_base=base)
     theirs = value_at(answer, point, digits=digits, real=real, log_base=base)
     difference = abs(ours - theirs)
@@ -121,7 +134,12 @@ def _same(
     if close:
         return bool(difference <= SLACK * (abs(ours) if point else min(1, abs(ours))))
     # Far apart at this many digits, and no sums in which they could have been lost.
-    if difference > abs(ours) * 1e-3 and abs(ours) > 1e-12 and abs(theirs) > 1e-12 and max(abs(ours), abs(theirs)) < 1e12:
+    if (
+        difference > abs(ours) * 1e-3
+        and abs(ours) > 1e-12
+        and abs(theirs) > 1e-12
+        and max(abs(ours), abs(theirs)) < 1e12
+    ):
         return False
     more = 2 * digits
     again = abs(
@@ -142,27 +160,29 @@ def _extent(formula: Formula) -> int:
             base = rational(node.args[0])
             if exponent is not None:
                 bits = max(base.numerator.bit_length(), base.denominator.bit_length()) if base is not None else 3
-                total += float(min(abs(exponent), MAX_EXTRA_DIGITS)) * 0.302 * min(bits, 10_000)
+                total += float(min(abs(exponent), Fraction(MAX_EXTRA_DIGITS))) * 0.302 * min(bits, 10_000)
         elif isinstance(node, Op) and node.name in ("!", "binom"):
             argument = rational(node.args[0])
             if argument is not None and 1 < argument <= MAX_EXACT_FACTORIAL:
-                total += float(argument) * math.log10(argument)
+                total += float(argument) * math.log10(float(argument))
     return int(min(total, MAX_EXTRA_DIGITS))
 
 
 @lru_cache(maxsize=256)
 def _points(names: tuple[str, ...], signs: bool) -> tuple[dict[str, float], ...]:
-    """Where to compare: positive points of several scales, and points with negative coordinates where signs matter."""
+    """Where to compare: positive points of several scales; where signs matter, also with one coordinate negative.
+
+    One at a time: `\\sqrt{a/b}` is `\\sqrt{ab}/b` for positive symbols, and has a value again where both are negative.
+    """
     if not names:
         return ({},)
     points = []
-    for place in range(len(SCALES) + (6 if signs else 2)):
+    for place in range(len(SCALES) + (2 * len(names) + 2 if signs else 0)):
         low, high = SCALES[place % len(SCALES)]
         point = {}
         for name in names:
-            draw = Random(f"{place} {name}")
-            value = draw.uniform(low, high)
-            negative = place >= len(SCALES) and (draw.random() < 0.6 or len(names) == 1)
+            value = Random(f"{place} {name}").uniform(low, high)
+            negative = place >= len(SCALES) and name == names[place % len(names)]
             point[name] = -value if negative else value
         points.append(point)
     return tuple(points)

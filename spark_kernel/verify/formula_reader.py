@@ -1,9 +1,9 @@
 r"""From a formula's text to its tree, for the LaTeX and plain text in which answers are written.
 
 Multiplication may be left out. `1/2x` is half of x; `\sin 2x y` takes all factors up to the next function or sign;
-`\sin(x)^2` and `sin(x)^2` are the square of the sine; `2\frac13` is a mixed number; `x^10` and `\sqrt12` take the whole
-number, `\frac12` single digits. Case counts, `e`, `i` and `\pi` are constants. What this does not read (integrals, sums,
-limits, words) is left to the library (`verify.library`).
+`\sin(x)^2` and `sin(x)^2` are the square of the sine; `2\frac13` is a mixed number; `x^10` and `\sqrt12` take the
+whole number, `\frac12` single digits. Case counts, `e`, `i` and `\pi` are constants. What this does not read
+(integrals, sums, limits, words) is left to the library (`verify.library`).
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from fractions import Fraction
 from functools import lru_cache
 
 from spark_kernel.verify.formula import Const, Formula, Num, Op, Sym
-from spark_kernel.verify.formula_tokens import FUNCTIONS, Token, Unreadable, tokenize
+from spark_kernel.verify.formula_tokens import FUNCTIONS, Token, UnreadableError, tokenize
+from spark_kernel.verify.word_lists import words
 
 MAX_LENGTH = 2000
 MAX_DEPTH = 60
 CLOSING = {"(": ")", "{": "}", "[": "]"}
-DECORATIONS = frozenset("hat vec bar overline overrightarrow tilde dot ddot".split())
-NAMED = frozenset("angle triangle odot".split())
+DECORATIONS = frozenset(words("hat vec bar overline overrightarrow tilde dot ddot"))
+NAMED = frozenset(words("angle triangle odot"))
 SYMBOLS = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega hbar ell".split()
+    words(
+        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi "
+        "psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega hbar ell"
+    )
 )
 ONE = Num(Fraction(1))
 INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
@@ -36,7 +39,7 @@ def read_formula(text: str) -> Formula | None:
         return None
     try:
         return _Reader(tokenize(text)).whole()
-    except Unreadable:
+    except UnreadableError:
         return None
 
 
@@ -61,7 +64,7 @@ class _Reader:
     def whole(self) -> Formula:
         found = self._sum()
         if self._at != len(self._tokens):
-            raise Unreadable("something follows the formula")
+            raise UnreadableError("something follows the formula")
         return found
 
     # Looking and moving
@@ -73,7 +76,7 @@ class _Reader:
     def _next(self) -> Token:
         token = self._peek()
         if token is None:
-            raise Unreadable("the formula ends too early")
+            raise UnreadableError("the formula ends too early")
         self._at += 1
         return token
 
@@ -89,12 +92,12 @@ class _Reader:
 
     def _expect(self, text: str) -> None:
         if not self._take(text):
-            raise Unreadable(f"{text} is missing")
+            raise UnreadableError(f"{text} is missing")
 
     def _inside(self, read: Callable[[], Formula]) -> Formula:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise Unreadable("nested too deep")
+            raise UnreadableError("nested too deep")
         bars, self._bars = self._bars, 0
         found = read()
         self._bars = bars
@@ -137,7 +140,7 @@ class _Reader:
             elif self._begins_factor():
                 token = self._peek()
                 if token is not None and token.kind == "number":
-                    raise Unreadable("a number stands behind another factor")
+                    raise UnreadableError("a number stands behind another factor")
                 factors.append(self._factor())
             else:
                 return _multiplied(factors)
@@ -171,7 +174,7 @@ class _Reader:
                 continue
             exponent = self._script()
             found = self._postfixed(Op("^", (found, exponent)))
-        raise Unreadable("too many powers in a row")
+        raise UnreadableError("too many powers in a row")
 
     def _postfixed(self, found: Formula) -> Formula:
         for _ in range(MAX_DEPTH):
@@ -183,7 +186,7 @@ class _Reader:
                 found = Op("degree", (found,))
             else:
                 return found
-        raise Unreadable("too many signs in a row")
+        raise UnreadableError("too many signs in a row")
 
     def _script(self) -> Formula:
         """What a `^` raises: a group, a bracket, or a single token with its sign; whole numbers stay whole."""
@@ -197,7 +200,7 @@ class _Reader:
         return self._postfixed(found) if self._is("!") else found
 
     def _fail(self) -> Formula:
-        raise Unreadable("two signs in a row")
+        raise UnreadableError("two signs in a row")
 
     # Atoms
 
@@ -214,7 +217,7 @@ class _Reader:
             return self._bar("|")
         if token.kind == "name":
             return self._named(token.text)
-        raise Unreadable(f"{token.text} is no formula")
+        raise UnreadableError(f"{token.text} is no formula")
 
     def _number(self, token: Token) -> Formula:
         found = Num(token.value, token.decimal)
@@ -261,7 +264,7 @@ class _Reader:
     def _bar(self, closing: str) -> Formula:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise Unreadable("nested too deep")
+            raise UnreadableError("nested too deep")
         self._bars += 1
         found = self._sum()
         self._bars -= 1
@@ -301,7 +304,7 @@ class _Reader:
             return self._root(Fraction(3 if name == "cbrt" else 2))
         if name in ("abs", "floor", "ceil"):
             if not self._is("("):
-                raise Unreadable(f"{name} without brackets")
+                raise UnreadableError(f"{name} without brackets")
             return Op(name, (self._group(),))
         if name in ("lfloor", "lceil"):
             found = self._inside(self._sum)
@@ -314,12 +317,12 @@ class _Reader:
             while (token := self._peek()) is not None and token.kind == "letter":
                 letters += self._next().text
             return Sym(f"\\{name} {letters}") if letters else self._symbol("\\" + name)
-        raise Unreadable(f"\\{name} is not read")
+        raise UnreadableError(f"\\{name} is not read")
 
     def _decorated(self) -> str:
         written = self._raw_script()
         if not written.isalnum():
-            raise Unreadable("only letters are decorated")
+            raise UnreadableError("only letters are decorated")
         return written
 
     def _pair(self) -> tuple[Formula, Formula]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from spark_kernel.verify.characters import GREEK_LETTERS
+from spark_kernel.verify.word_lists import words
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth exp ln log lg".split()
-)
+FUNCTIONS = frozenset(words("sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth exp ln log lg"))
 PLAIN_NAMES = {
     **{name: name for name in FUNCTIONS},
     "asin": "arcsin",
@@ -64,7 +63,7 @@ class Token:
     spaced: bool = False
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """The text is no formula that this reader knows."""
 
 
@@ -72,19 +71,21 @@ def tokenize(text: str) -> list[Token]:
     """The pieces of a formula.
 
     Raises:
-        Unreadable: a character or word that no formula has.
+        UnreadableError: a character or word that no formula has.
     """
     found: list[Token] = []
-    position, spaced = 0, False
+    position, spaced, brackets = 0, False, 0
     while position < len(text):
         match = TOKEN.match(text, position)
         if match is None:
-            raise Unreadable(f"{text[position]!r} is not read in formulas")
+            raise UnreadableError(f"{text[position]!r} is not read in formulas")
         position = match.end()
         if match["space"]:
             spaced = True
             continue
         if match["number"]:
+            if brackets and "," in match["number"]:
+                raise UnreadableError("a comma within brackets separates")
             token, position = _number(match, text, position, spaced)
             found.append(token)
         elif match["command"]:
@@ -98,14 +99,16 @@ def tokenize(text: str) -> list[Token]:
         elif match["raised"]:
             found.append(Token("sign", "^", spaced=spaced))
         else:
-            found.append(Token("sign", match["escaped"] or match["sign"], spaced=spaced))
+            sign = match["escaped"] or match["sign"]
+            brackets += (sign in ("(", "[")) - (sign in (")", "]"))
+            found.append(Token("sign", sign, spaced=spaced))
         spaced = False
     return found
 
 
 def _number(match: re.Match[str], text: str, position: int, spaced: bool) -> tuple[Token, int]:
     written = match["number"].replace(",", "")
-    whole, dot, digits = written.partition(".")
+    whole, _, digits = written.partition(".")
     value = Fraction(int(whole + digits or "0"), 10 ** len(digits))
     if match["repeat"]:
         value += Fraction(int(match["repeat"]), (10 ** len(match["repeat"]) - 1) * 10 ** len(digits))
@@ -120,7 +123,7 @@ def _upright(text: str, position: int, spaced: bool) -> tuple[Token, int]:
     r"""`\text{x}` is a letter, `\text{word}` a word."""
     end = text.find("}", position)
     if not text.startswith("{", position) or end < 0:
-        raise Unreadable("a text command without its braces")
+        raise UnreadableError("a text command without its braces")
     inner = text[position + 1 : end].strip()
     kind = "letter" if len(inner) == 1 and inner.isalpha() else "word"
     return Token(kind, inner, spaced=spaced), end + 1

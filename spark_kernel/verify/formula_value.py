@@ -12,19 +12,12 @@ from typing import Any
 
 import mpmath
 
-from spark_kernel.verify.formula import Const, Formula, Num, Op, Sym, rational
+from spark_kernel.verify.formula import Const, Formula, NoValueError, Num, Op, Sym, TooLargeError, rational
+from spark_kernel.verify.word_lists import words
 
 MAX_EXPONENT = 10**7
 """A power beyond 10 to this is not computed."""
 ERRORS = (ArithmeticError, ValueError, TypeError, NotImplementedError, mpmath.libmp.NoConvergence)
-
-
-class NoValue(ValueError):
-    """The formula has no value at this point."""
-
-
-class TooLarge(ValueError):
-    """A number in the formula is too large to be computed."""
 
 
 def value_at(formula: Formula, point: Mapping[str, Any], *, digits: int, real: bool = True, log_base: int = 10) -> Any:
@@ -38,18 +31,18 @@ def value_at(formula: Formula, point: Mapping[str, Any], *, digits: int, real: b
         log_base: the base of a logarithm that names none; 0 for the natural one.
 
     Raises:
-        NoValue, TooLarge: see there.
+        NoValueError, TooLargeError: see there.
     """
     with mpmath.workdps(digits):
         evaluator = _Evaluator(point, digits, real, log_base)
         try:
             found = evaluator.value(formula)
-        except (NoValue, TooLarge):
+        except (NoValueError, TooLargeError):
             raise
         except ERRORS as error:
-            raise NoValue(str(error)) from error
+            raise NoValueError(str(error)) from error
         if not mpmath.isfinite(found):
-            raise NoValue("infinite")
+            raise NoValueError("infinite")
         return found
 
 
@@ -78,7 +71,7 @@ class _Evaluator:
         if not self._real:
             return found
         if isinstance(found, mpmath.mpc):
-            raise NoValue("not real")
+            raise NoValueError("not real")
         return found
 
     def _constant(self, name: str) -> Any:
@@ -88,7 +81,7 @@ class _Evaluator:
             return +mpmath.e
         if name == "i" and not self._real:
             return mpmath.mpc(0, 1)
-        raise NoValue(f"{name} has no real value")
+        raise NoValueError(f"{name} has no real value")
 
     def _add(self, _: Op, values: list[Any]) -> Any:
         return mpmath.fsum(values) if self._real else sum(values, mpmath.mpf(0))
@@ -110,7 +103,7 @@ class _Evaluator:
 
     def _floor(self, formula: Op, values: list[Any]) -> Any:
         if isinstance(values[0], mpmath.mpc):
-            raise NoValue("complex")
+            raise NoValueError("complex")
         nearest = mpmath.nint(values[0])
         if abs(values[0] - nearest) < mpmath.mpf(10) ** (-self._digits // 2):
             return nearest  # a whole number but for rounding
@@ -123,7 +116,7 @@ class _Evaluator:
             return _zero_power(exponent)
         size = abs(mpmath.log(abs(base)) * abs(exponent))
         if size > MAX_EXPONENT:
-            raise TooLarge("a power")
+            raise TooLargeError("a power")
         if exact is not None and exact.denominator == 1:
             return base ** int(exact)
         if self._real and exact is not None and exact.denominator % 2 and base < 0:
@@ -144,12 +137,12 @@ class _Evaluator:
 
     def _factorial(self, formula: Op, values: list[Any]) -> Any:
         if abs(values[0]) > 10**15:
-            raise TooLarge("a factorial")
+            raise TooLargeError("a factorial")
         return mpmath.factorial(values[0]) if formula.name == "!" else mpmath.fac2(values[0])
 
     def _binomial(self, _: Op, values: list[Any]) -> Any:
         if max(abs(value) for value in values) > 10**15:
-            raise TooLarge("a binomial")
+            raise TooLargeError("a binomial")
         top, low = values
         if self._real and top >= low >= 0:
             logs = mpmath.loggamma(top + 1) - mpmath.loggamma(low + 1) - mpmath.loggamma(top - low + 1)
@@ -158,7 +151,7 @@ class _Evaluator:
 
     def _logarithm(self, formula: Op, values: list[Any]) -> Any:
         if values[0] == 0:
-            raise NoValue("log 0")
+            raise NoValueError("log 0")
         found = mpmath.log(values[0])
         if formula.name == "ln":
             return found
@@ -168,15 +161,15 @@ class _Evaluator:
 
     def _exponential(self, _: Op, values: list[Any]) -> Any:
         if abs(values[0]) > MAX_EXPONENT:
-            raise TooLarge("an exponential")
+            raise TooLargeError("an exponential")
         return mpmath.exp(values[0])
 
     def _function(self, formula: Op, values: list[Any]) -> Any:
         name = FUNCTIONS.get(formula.name)
         if name is None:
-            raise NoValue(f"{formula.name} has no value")
+            raise NoValueError(f"{formula.name} has no value")
         if abs(values[0]) > mpmath.mpf(10) ** 12:
-            raise TooLarge("an argument")
+            raise TooLargeError("an argument")
         return getattr(mpmath, name)(values[0])
 
 
@@ -200,7 +193,7 @@ NAMES = {
 }
 FUNCTIONS = {
     name: name.replace("arc", "a")
-    for name in "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth".split()
+    for name in words("sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth")
 }
 
 
@@ -210,5 +203,5 @@ def _exact(value: Fraction) -> Any:
 
 def _zero_power(exponent: Any) -> Any:
     if isinstance(exponent, mpmath.mpc) or exponent < 0:
-        raise NoValue("0 to a negative power")
+        raise NoValueError("0 to a negative power")
     return mpmath.mpf(1 if exponent == 0 else 0)

@@ -1,4 +1,4 @@
-r"""What stands before or behind a value and only says which value it is: `x =`, `f(x) =`, "The answer is", "(apples)"."""
+r"""What stands around a value and only says which value it is: `x =`, `f(x) =`, "The answer is", "(apples)"."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 from spark_kernel.verify.formula import Const, Op, Sym
 from spark_kernel.verify.formula_reader import read_formula
+from spark_kernel.verify.word_lists import words
 
 SENTENCE = re.compile(
     r"(?:(?:so|thus|hence|therefore|then|and|we\s+(?:get|have|find)|finally)\b[\s,]*)*"
@@ -18,18 +19,28 @@ SENTENCE = re.compile(
 WORDS_BEFORE = re.compile(r"\\text\{((?:[^{}\d]*[\s:=,])?(?:is|are|equals|be|:|=)\s*)\}\s*", re.IGNORECASE)
 UPRIGHT_LABEL = re.compile(r"\\text\{([A-Za-z' -]*):?\s*\}\s*:?\s*")
 COLON_LABEL = re.compile(r"[A-Za-z][A-Za-z ]{2,30}\s*:\s*")
-CHINESE_SENTENCE = re.compile(r"(?:所以|因此|故)?\s*(?:最终|正确|最后)?(?:的)?(?:答案|结果|答|解)\s*(?:是|为|等于)?\s*[:=]?\s*")
+CHINESE_SENTENCE = re.compile(
+    r"(?:所以|因此|故)?\s*(?:最终|正确|最后)?(?:的)?(?:答案|结果|答|解)\s*(?:是|为|等于)?\s*[:=]?\s*"
+)
 NEGATING = re.compile(r"\b(?:not|no|least|most|less|more|than|between|except|never|cannot)\b", re.IGNORECASE)
 LEADING_EQUALS = re.compile(r"=\s*(?!=)")
 NOTE_BEHIND = re.compile(r"\s*(?:\\text\{\s*)?\(\s*([A-Za-z][A-Za-z\s'-]*)\)\s*\}?\s*$")
+BEHIND = re.compile(
+    r"\s*(?:\\text\{)?\s*(?:is|as)\s+(?:the|my|our)\s+(?:final\s+|correct\s+)?(?:answer|result|solution|value)\s*\}?$",
+    re.IGNORECASE,
+)
 OPTION = re.compile(r"\s*(?:\\text\{\s*)?(?:\(\s*([A-Z])\s*\)|([A-Z])\s*[).])\s*[:.]?\s*\}?\s*(?=\S)")
-FUNCTION_NAMES = frozenset("sin cos tan cot sec csc arcsin arccos arctan ln log lg exp sqrt abs frac".split())
+FUNCTION_NAMES = frozenset(words("sin cos tan cot sec csc arcsin arccos arctan ln log lg exp sqrt abs frac"))
 FUNCTION_OF = re.compile(
     r"(?:\\text\{)?\\?(?P<name>[A-Za-z]+)\}?(?:'*|_\{?\w+\}?|\^\{?-1\}?|\^\{?\([a-z0-9]\)\}?)*\s*(?P<opening>[(\[])(?P<inside>.*)[)\]]",
     re.DOTALL,
 )
-DERIVATIVE = re.compile(r"\\frac\s*\{\s*(?:\\partial\s*|d)(?:\^\{?\d\}?)?\s*[A-Za-z]?\s*\}\s*\{\s*(?:\\partial\s*|d)\s*[A-Za-z](?:\^\{?\d\}?)?\s*\}.*|d[A-Za-z]/d[A-Za-z]")
-POINTS = re.compile(r"(?:m\s*)?(?:\\(?:angle|triangle|odot)\s*)?\|?(?:\\(?:overline|overrightarrow|vec|widehat)\s*)?\{?[A-Z](?:\s*[A-Z]'*)+\}?\|?|\[[A-Z]{2,}\]")
+DERIVATIVE = re.compile(
+    r"\\frac\s*\{\s*(?:\\partial\s*|d)(?:\^\{?\d\}?)?\s*[A-Za-z]?\s*\}\s*\{\s*(?:\\partial\s*|d)\s*[A-Za-z](?:\^\{?\d\}?)?\s*\}.*|d[A-Za-z]/d[A-Za-z]"
+)
+POINTS = re.compile(
+    r"(?:m\s*)?(?:\\(?:angle|triangle|odot)\s*)?\|?(?:\\(?:overline|overrightarrow|vec|widehat)\s*)?\{?[A-Z](?:\s*[A-Z]'*)+\}?\|?|\[[A-Z]{2,}\]"
+)
 UNEVALUATED = re.compile(r"\\(?:i?int|iint|iiint|oint|sum|prod|lim|max|min|gcd|lcm|det|Pr)(?![A-Za-z])")
 WORD_LABEL = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z][A-Za-z']{3,})(?:\s*(?:\\text\{[^{}]*\}|[A-Za-z'_{}\\]+))*")
 
@@ -41,7 +52,7 @@ def strip_words(text: str) -> tuple[str, str]:
         before = text
         for pattern in (WORDS_BEFORE, CHINESE_SENTENCE, SENTENCE, LEADING_EQUALS):
             match = pattern.match(text)
-            if match and 0 < match.end() < len(text) and not NEGATING.search(match[0]) and _ended(match, text):
+            if match and 0 < match.end() < len(text) and not NEGATING.search(match[0]) and _ended(match):
                 removed.append(match[0].strip())
                 text = text[match.end() :].strip()
         if (match := UPRIGHT_LABEL.match(text)) and ":" in match[0] and match.end() < len(text):
@@ -51,9 +62,13 @@ def strip_words(text: str) -> tuple[str, str]:
             removed.append(match[0].strip())
             text = text[match.end() :].strip()
         if (match := NOTE_BEHIND.search(text)) and match.start() > 0 and re.search(r"[\d}]$", text[: match.start()]):
-            if not NEGATING.search(match[0]) and len(match[1]) > 1:
-                removed.append(match[0].strip())
-                text = text[: match.start()].strip()
+            if NEGATING.search(match[0]) or len(match[1]) < 2:
+                continue
+            removed.append(match[0].strip())
+            text = text[: match.start()].strip()
+        if (match := BEHIND.search(text)) and match.start() > 0:
+            removed.append(match[0].strip())
+            text = text[: match.start()].strip()
         if text == before:
             break
     return text, " ".join(removed)
@@ -66,7 +81,7 @@ def split_option(text: str) -> tuple[str, str] | None:
         return None
     rest = text[match.end() :].strip()
     # "(A)(B)" and "(A)+1" are formulas.
-    if not rest or rest[0] in "+-*/^_!=<>)]}," and not re.match(r"-\s*[\d\\.]", rest):
+    if not rest or (rest[0] in "+-*/^_!=<>)]}," and not re.match(r"-\s*[\d\\.]", rest)):
         return None
     return match[1] or match[2], rest
 
@@ -106,9 +121,9 @@ def _closes(inside: str) -> bool:
     return depth == 0
 
 
-def _ended(match: re.Match[str], text: str) -> bool:
+def _ended(match: re.Match[str]) -> bool:
     """Whether the words introduce what follows: they end in a sign or a verb, not in the middle of a word."""
-    words = match[0].rstrip()
-    return words.endswith((":", "=", "}", "是", "为", "于")) or bool(
-        re.search(r"\b(?:is|are|equals?|be|as|to|that|simply|therefore|then|thus)$", words, re.IGNORECASE)
+    said = match[0].rstrip()
+    return said.endswith((":", "=", "}", "是", "为", "于")) or bool(
+        re.search(r"\b(?:is|are|equals?|be|as|to|that|simply|therefore|then|thus)$", said, re.IGNORECASE)
     )

@@ -42,7 +42,9 @@ NUMBER = re.compile(
     re.DOTALL,
 )
 ASSIGNMENT = re.compile(r"[A-Za-z](?:_(?:\{\w+\}|\w))?\s*=\s*(?!=)")
-APPROXIMATELY = re.compile(r"(?:\\approx(?![A-Za-z])|\\sim(?![A-Za-z])|(?:approximately|about|around|roughly|exactly)\b)\s*")
+APPROXIMATELY = re.compile(
+    r"(?:\\approx(?![A-Za-z])|\\sim(?![A-Za-z])|(?:approximately|about|around|roughly|exactly)\b)\s*"
+)
 EACH = re.compile(r"\s*(?:(?:/|per\b|an?\b|every\b)\s*[A-Za-z]+|\beach(?:\s+[A-Za-z]+)?)\s*$")
 LETTER_UNIT = re.compile(r"[A-Za-z]")
 
@@ -58,6 +60,7 @@ class Number:
         unit: readings of a known unit, see `units`.
         letter: its unit is one letter that stands directly behind the digits, so that it may be a symbol instead.
         approximate: an approximation sign stood before it.
+        label: the letter that it was assigned to, `x` in `x = 5`.
     """
 
     value: Fraction
@@ -66,6 +69,7 @@ class Number:
     unit: Unit = NO_UNIT
     letter: bool = False
     approximate: bool = False
+    label: str = ""
 
 
 @lru_cache(maxsize=4096)
@@ -74,7 +78,8 @@ def read_number(content: str) -> Number | None:
     if len(content) > MAX_LENGTH:
         return None
     text = undress(content)
-    text = text[match.end() :] if (match := ASSIGNMENT.match(text)) else text
+    label = ASSIGNMENT.match(text)
+    text = text[label.end() :] if label else text
     approximate = APPROXIMATELY.match(text)
     text = text[approximate.end() :] if approximate else text
     # A comma within brackets separates: (1,234) is a pair.
@@ -99,11 +104,15 @@ def read_number(content: str) -> Number | None:
         unit=unit or money,
         letter=LETTER_UNIT.fullmatch(match["tail"]) is not None,
         approximate=approximate is not None,
+        label=re.sub(r"[\s={}]", "", label[0]) if label else "",
     )
 
 
-def same_number(gold: Number, answer: Number, *, percent: bool = False, rel_tol: Tolerance = 0, abs_tol: Tolerance = 0) -> bool:
-    """Whether two numbers agree: |answer - gold| <= max(rel_tol |gold|, abs_tol), and no two known units differ.
+def same_number(
+    gold: Number, answer: Number, *, percent: bool = False, rel_tol: Tolerance = 0, abs_tol: Tolerance = 0
+) -> bool:
+    """Whether two numbers agree: |answer - gold| <= max(rel_tol |gold|, abs_tol), and no two known units or
+    labels (`x = 5`, `y = 5`) differ.
 
     A unit on one side only is ignored. Units of one dimension are converted exactly (5 m is 500 cm, $2.50 is 250
     cents). A percent sign means hundredths; with `percent`, where the question asks for per cent, it may also be left
@@ -116,6 +125,8 @@ def same_number(gold: Number, answer: Number, *, percent: bool = False, rel_tol:
 
 
 def _pairs(gold: Number, answer: Number, percent: bool) -> list[tuple[Fraction, Fraction]]:
+    if gold.label and answer.label and gold.label != answer.label:
+        return []
     if gold.unit and answer.unit:
         ours, theirs = unit_values(gold.value, gold.unit), unit_values(answer.value, answer.unit)
         return [(ours[dimensions], theirs[dimensions]) for dimensions in ours.keys() & theirs.keys()]

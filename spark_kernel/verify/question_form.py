@@ -7,8 +7,9 @@ r"""What the form of the question decides: the one rule for per cent, degrees an
 - *Bases.* Digits with a base as subscript equal the same digits with the same base or without one; never their value
   in another base: the question asked for that base.
 
-`meta["form"]` of a problem overrides it: `asked` (this rule; the default), `value` (signs always count: 30° is pi/6 and
-not 30; the sign of per cent never goes missing; a base is converted) or `free` (a sign of per cent may always be left out).
+`meta["form"]` of a problem overrides it: `asked` (this rule; the default), `value` (signs always count: 30° is pi/6
+and not 30; the sign of per cent never goes missing; a base is converted) or `free` (a sign of per cent may always be
+left out).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ ASKING = re.compile(
     re.IGNORECASE,
 )
 SENTENCE_END = re.compile(r"(?<=[.?!。？！])\s+|\n+")
-SYMBOL = re.compile(r"(?<![A-Za-z\\\d])([A-Za-z])(?![A-Za-z])")
+# A letter by itself, which is neither a unit behind a number ("5 m", "in m") nor the end of a word ("it's").
+SYMBOL = re.compile(r"(?<![A-Za-z\\\d'’])(?<!\d[\s~])(?<!\bin )([A-Za-z])(?![A-Za-z])")
 
 
 @dataclass(frozen=True, slots=True)

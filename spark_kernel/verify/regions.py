@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from functools import cmp_to_key
 
 from spark_kernel.verify.answer_types import Part, Region
-from spark_kernel.verify.formula import Const, Formula, Op, rational, symbols
+from spark_kernel.verify.formula import Const, Formula, NoValueError, Op, TooLargeError, rational, symbols
 from spark_kernel.verify.formula_equal import equal
-from spark_kernel.verify.formula_value import NoValue, TooLarge, value_at
 
 INFINITY = Const("infty")
 MINUS_INFINITY = Op("neg", (INFINITY,))
@@ -16,7 +15,7 @@ REALS = Region((Part(MINUS_INFINITY, INFINITY, False, False),))
 EMPTY = Region(())
 
 
-class Unordered(ValueError):
+class UnorderedError(ValueError):
     """Two ends cannot be put in order: one of them holds a symbol."""
 
 
@@ -30,7 +29,7 @@ def united(regions: Sequence[Region]) -> Region:
     """The union, in order and without overlap.
 
     Raises:
-        Unordered: see there.
+        UnorderedError: see there.
     """
     parts = [part for region in regions for part in region.parts if not _is_empty(part)]
     parts.sort(key=cmp_to_key(_before))
@@ -52,7 +51,7 @@ def intersected(regions: Sequence[Region]) -> Region:
     """The intersection.
 
     Raises:
-        Unordered: see there.
+        UnorderedError: see there.
     """
     found = REALS
     for region in regions:
@@ -65,10 +64,11 @@ def complement(region: Region) -> Region:
     """The real numbers outside.
 
     Raises:
-        Unordered: see there.
+        UnorderedError: see there.
     """
     pieces = []
-    low, low_closed = MINUS_INFINITY, False
+    low: Formula = MINUS_INFINITY
+    low_closed = False
     for part in united([region]).parts:
         pieces.append(Part(low, part.low, low_closed, not part.low_closed and not _infinite(part.low)))
         low, low_closed = part.high, not part.high_closed
@@ -87,7 +87,7 @@ def same_region(gold: Region, answer: Region) -> bool | None:
         return False
     try:
         ours, theirs = united([gold]).parts, united([answer]).parts
-    except Unordered:
+    except UnorderedError:
         ours, theirs = gold.parts, answer.parts
     if len(ours) != len(theirs):
         return False
@@ -102,7 +102,7 @@ def order(one: Formula, other: Formula) -> int:
     """-1, 0 or 1.
 
     Raises:
-        Unordered: see there.
+        UnorderedError: see there.
     """
     ranks = _infinite(one), _infinite(other)
     if any(ranks):
@@ -111,13 +111,15 @@ def order(one: Formula, other: Formula) -> int:
     if ours is not None and theirs is not None:
         return (ours > theirs) - (ours < theirs)
     if symbols(one) or symbols(other):
-        raise Unordered
+        raise UnorderedError
     if equal(one, other):
         return 0
+    from spark_kernel.verify.formula_value import value_at
+
     try:
         difference = value_at(one, {}, digits=60) - value_at(other, {}, digits=60)
-    except (NoValue, TooLarge) as error:
-        raise Unordered from error
+    except (NoValueError, TooLargeError) as error:
+        raise UnorderedError from error
     return 1 if difference > 0 else -1
 
 
@@ -151,5 +153,3 @@ def _common(one: Part, other: Part) -> Part:
 def _variable(regions: Sequence[Region]) -> str:
     names = {region.variable for region in regions if region.variable}
     return names.pop() if len(names) == 1 else ""
-
-

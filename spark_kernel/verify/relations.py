@@ -16,13 +16,21 @@ from spark_kernel.verify.answer_types import (
     Region,
     Value,
 )
-from spark_kernel.verify.formula import Formula, Num, Sym, rational, symbols
+from spark_kernel.verify.formula import Formula, NoValueError, Num, Sym, TooLargeError, rational, symbols
 from spark_kernel.verify.formula_equal import equal
 from spark_kernel.verify.formula_reader import read_formula
-from spark_kernel.verify.formula_value import NoValue, TooLarge, value_at
 from spark_kernel.verify.labels import label_symbol
 from spark_kernel.verify.numbers import Number
-from spark_kernel.verify.regions import INFINITY, MINUS_INFINITY, Unordered, complement, intersected, interval, point, united
+from spark_kernel.verify.regions import (
+    INFINITY,
+    MINUS_INFINITY,
+    UnorderedError,
+    complement,
+    intersected,
+    interval,
+    point,
+    united,
+)
 from spark_kernel.verify.splitting import split_items, split_relations
 
 Read = Callable[[str], Value | None]
@@ -34,10 +42,10 @@ TURNED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
 
 def read_relations(text: str, read: Read) -> Value | None:
     """What an equation, an inequality or a membership states; None where the text is none, or contradicts itself."""
-    text = CONSEQUENCE.split(text)[-1].strip()
+    *before, text = (part.strip() for part in CONSEQUENCE.split(text))
     sides, signs = split_relations(text)
     if not signs:
-        return read_mentioned(text, read) if CONSEQUENCE.search(text) else None
+        return read(text) if before else None
     if not sides[-1]:
         return None
     if set(signs) == {"="} or set(signs) == {"=", "\\approx"} or set(signs) == {"\\approx"}:
@@ -49,11 +57,6 @@ def read_relations(text: str, read: Read) -> Value | None:
     if all(sign in ORDERS for sign in signs) and len(signs) <= 2:
         return _inequality(sides, signs, read)
     return None
-
-
-def read_mentioned(text: str, read: Read) -> Value | None:
-    """The value behind the last arrow."""
-    return read(text)
 
 
 def plain_formula(value: Value | None) -> Formula | None:
@@ -76,12 +79,14 @@ def rounds_to(exact: Value, rounded: Value) -> bool:
     ours, theirs = plain_formula(exact), plain_formula(rounded)
     if ours is None or theirs is None or symbols(ours) or symbols(theirs):
         return False
+    from spark_kernel.verify.formula_value import value_at
+
     shown = rational(theirs)
     if shown is None:
         return False
     try:
         difference = abs(value_at(ours, {}, digits=40) - value_at(theirs, {}, digits=40))
-    except (NoValue, TooLarge):
+    except (NoValueError, TooLargeError):
         return False
     places = 0
     while (shown * 10**places).denominator != 1 and places < 30:
@@ -90,12 +95,14 @@ def rounds_to(exact: Value, rounded: Value) -> bool:
 
 
 def as_region(value: Value) -> Region | None:
-    """A value that can be a set of numbers, as one: a pair in round brackets is an open interval, brackets a closed one."""
+    """A value that can be a set of numbers, as one; a pair in round brackets is an open interval."""
     if isinstance(value, Region):
         return value
     if isinstance(value, Labelled) and value.symbol:
         inner = value.value
-        formulas = [plain_formula(item) for item in inner.items] if isinstance(inner, Listing) else [plain_formula(inner)]
+        formulas = (
+            [plain_formula(item) for item in inner.items] if isinstance(inner, Listing) else [plain_formula(inner)]
+        )
         if any(formula is None for formula in formulas):
             return None
         return united([point(formula, value.symbol) for formula in formulas if formula is not None])
@@ -195,7 +202,7 @@ def _different(sides: list[str], read: Read) -> Value | None:
         return None
     try:
         return complement(united([point(end, variable.name) for end in points if end is not None]))
-    except Unordered:
+    except UnorderedError:
         return None
 
 
@@ -212,10 +219,8 @@ def _inequality(sides: list[str], signs: list[str], read: Read) -> Value | None:
     if not isinstance(middle, Sym) or low is None or high is None or middle.name in symbols(low) | symbols(high):
         return None
     try:
-        return intersected(
-            [_half_line(middle.name, TURNED[signs[0]], low), _half_line(middle.name, signs[1], high)]
-        )
-    except Unordered:
+        return intersected([_half_line(middle.name, TURNED[signs[0]], low), _half_line(middle.name, signs[1], high)])
+    except UnorderedError:
         if signs[0] in ("<", "\\leq") and signs[1] in ("<", "\\leq"):
             return interval(low, high, signs[0] == "\\leq", signs[1] == "\\leq", middle.name)
         return None
@@ -225,5 +230,3 @@ def _half_line(name: str, sign: str, end: Formula) -> Region:
     if sign in ("<", "\\leq"):
         return interval(MINUS_INFINITY, end, False, sign == "\\leq", name)
     return interval(end, INFINITY, sign == "\\geq", False, name)
-
-

@@ -6,8 +6,8 @@ import re
 
 PIECE = re.compile(
     r"\\begin\s*\{|\\end\s*\{|\\[{}]|\\langle(?![A-Za-z])|\\rangle(?![A-Za-z])|\\[lr](?:floor|ceil)(?![A-Za-z])"
-    r"|\\text\{[^{}]*\}|\\[A-Za-z]+|\\.|[(\[{]|[)\]}]|."
-    , re.DOTALL,
+    r"|\\text\{[^{}]*\}|\\[A-Za-z]+|\\.|[(\[{]|[)\]}]|.",
+    re.DOTALL,
 )
 OPENING = frozenset(("(", "[", "{", "\\{", "\\langle", "\\lfloor", "\\lceil"))
 CLOSING = frozenset((")", "]", "}", "\\}", "\\rangle", "\\rfloor", "\\rceil"))
@@ -16,9 +16,7 @@ JOINING = re.compile(
 )
 OR = re.compile(r"or|或")
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
-RELATION = re.compile(
-    r"\\(?:leq|geq|neq|approx|sim|equiv|in|notin|lt|gt)(?![A-Za-z])|<=|>=|!=|==|:=|=|<|>|≠"
-)
+RELATION = re.compile(r"\\(?:leq|geq|neq|approx|sim|equiv|in|notin|lt|gt)(?![A-Za-z])|<=|>=|!=|==|:=|=|<|>|≠")
 SIGNS = {
     "<=": "\\leq",
     ">=": "\\geq",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from spark_kernel.verify.answer_types import Cases, Equation, Labelled, Listing, Matrix, Region, Value, Words
 from spark_kernel.verify.formula import Formula, Op, Sym
 from spark_kernel.verify.formula_reader import read_formula
-from spark_kernel.verify.regions import REALS, Unordered, complement, intersected, interval, united
+from spark_kernel.verify.regions import REALS, UnorderedError, complement, intersected, interval, united
 from spark_kernel.verify.relations import as_region, plain_formula
 from spark_kernel.verify.splitting import split_items, split_joined, split_rows, split_sets
 
@@ -20,12 +20,21 @@ ENVIRONMENT = re.compile(
     re.DOTALL,
 )
 COLUMNS = re.compile(r"\s*\{[lcr|\s@{}:]*\}")
-BUILDER = re.compile(r"\s*(?P<variable>\\?[A-Za-z]+(?:_\{?\w+\}?)?)\s*(?P<domain>\\in\s*(?:\\mathbb\{R\}|R)\s*)?(?P<bar>\\mid|\\vert|\||:)\s*(?P<condition>.*)", re.DOTALL)
-REAL_NUMBERS = re.compile(r"(?:\\text\{\s*)?(?:(?:all|the(?:\s+set\s+of)?)\s+)*real\s+numbers?(?:\s*\})?|\\mathbb\{R\}", re.IGNORECASE)
-EMPTY_SET = re.compile(r"\\emptyset|\\\{\s*\\\}|\{\s*\}|\\text\{\s*(?:the\s+)?empty\s+set\s*\}|(?:the\s+)?empty\s+set", re.IGNORECASE)
+BUILDER = re.compile(
+    r"\s*(?P<variable>\\?[A-Za-z]+(?:_\{?\w+\}?)?)\s*(?P<domain>\\in\s*(?:\\mathbb\{R\}|R)\s*)?(?P<bar>\\mid|\\vert|\||:)\s*(?P<condition>.*)",
+    re.DOTALL,
+)
+REAL_NUMBERS = re.compile(
+    r"(?:\\text\{\s*)?(?:(?:all|the(?:\s+set\s+of)?)\s+)*real\s+numbers?(?:\s*\})?|\\mathbb\{R\}", re.IGNORECASE
+)
+EMPTY_SET = re.compile(
+    r"\\emptyset|\\\{\s*\\\}|\{\s*\}|\\text\{\s*(?:the\s+)?empty\s+set\s*\}|(?:the\s+)?empty\s+set", re.IGNORECASE
+)
 MINUS_SET = re.compile(r"\s*(?:-|\\backslash|/)\s*(?=\\\{)")
 VECTOR = re.compile(r"\\langle\s*(.*)\\rangle|<([^<>]*)>", re.DOTALL)
 FRENCH = re.compile(r"([\[\]])([^\[\]]*)([\[\]])")
+NOUN = re.compile(r"\d\s*(?:\\text\{\s*)?([A-Za-z]{4,})\s*\}?$")
+LEADING_ZERO = re.compile(r"0\d+")
 UNITS = ("i", "j", "k")
 
 
@@ -59,8 +68,10 @@ def read_joined(text: str, read: Read) -> Value | None:
     parts, joints = split_joined(text)
     if len(parts) < 2:
         return None
+    if len({noun[1] for part in parts if (noun := NOUN.search(part))}) > 1:
+        return None  # "3 apples and 2 oranges" is no set of numbers
     values = [read(part) for part in parts]
-    known = [value for value in values if value is not None and not isinstance(value, Words)]
+    known: list[Value] = [value for value in values if value is not None and not isinstance(value, Words)]
     if len(known) != len(values):
         return None
     if any(isinstance(value, Region) for value in known):
@@ -68,7 +79,7 @@ def read_joined(text: str, read: Read) -> Value | None:
     if all(isinstance(value, Labelled | Equation) for value in known):
         return _named(known)
     if isinstance(known[0], Labelled) and not any(isinstance(value, Labelled | Equation) for value in known[1:]):
-        return Labelled(known[0].label, Listing("list", tuple([known[0].value, *known[1:]])), known[0].symbol)
+        return Labelled(known[0].label, Listing("list", (known[0].value, *known[1:])), known[0].symbol)
     return Listing("list", _flat(known))
 
 
@@ -96,7 +107,7 @@ def read_sets(text: str, read: Read) -> Value | None:
                 found = intersected([found, other])
             else:
                 found = intersected([found, complement(other)])
-    except Unordered:
+    except UnorderedError:
         return Region(found.parts + others[0].parts) if operations == ["\\cup"] else None
     return found
 
@@ -138,7 +149,9 @@ def _cases(body: str, read: Read) -> Value | None:
         return read(", ".join(row[0] for row in rows))
     found = []
     for row in rows:
-        joined = [re.sub(r"^(?:\\text\{\s*(?:if|when|for)\s*\}|if\b|when\b|for\b)\s*", "", cell) for cell in row if cell]
+        joined = [
+            re.sub(r"^(?:\\text\{\s*(?:if|when|for)\s*\}|if\b|when\b|for\b)\s*", "", cell) for cell in row if cell
+        ]
         if len(joined) == 2 and joined[1].startswith("="):
             joined = ["".join(joined)]
         values = [read(cell) for cell in joined]
@@ -161,7 +174,7 @@ def _conditions(values: list[Value], joints: set[str]) -> Value | None:
             return united(known)
         both = intersected(known)
         return both if both.parts else united(known)
-    except Unordered:
+    except UnorderedError:
         return None
 
 
@@ -191,7 +204,10 @@ def _flat(values: list[Value]) -> tuple[Value, ...]:
 def _listing(kind: str, inner: str, read: Read) -> Value | None:
     if not inner.strip():
         return Listing(kind, ()) if kind == "set" else None
-    values = [read(part) for part in split_items(inner)]
+    parts = split_items(inner)
+    if any(LEADING_ZERO.fullmatch(part) for part in parts):
+        return None  # "(1,000)" is neither a pair nor safely a number
+    values = [read(part) for part in parts]
     known = [value for value in values if value is not None]
     if len(known) != len(values):
         return None

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from spark_kernel.verify.word_lists import words
+
 LINES = """
 metre | length | 1 | m meter meters metre metres 米
 decimetre | length | 1/10 | dm decimeter decimeters decimetre decimetres 分米
@@ -109,7 +111,7 @@ def _table() -> dict[str, tuple[Reading, ...]]:
 
 KNOWN = _table()
 """Word to readings; each is the dimensions and how many base units one of it is."""
-CURRENCY_DIMENSIONS = frozenset("dollar euro sterling yen yuan rupee won rouble franc peso shekel".split())
+CURRENCY_DIMENSIONS = frozenset(words("dollar euro sterling yen yuan rupee won rouble franc peso shekel"))
 CURRENCY_SIGNS = ("US$", "\\$", "$", "€", "£", "¥", "₹", "₩", "₽", "₪", "Rs.", "Rs")
 CURRENCY_CODES = ("USD", "EUR", "GBP", "JPY", "CNY", "RMB", "INR", "KRW", "RUB", "CHF", "MXN", "ILS")
 SCALES = {
@@ -123,12 +125,13 @@ SCALES = {
     "亿": 10**8,
 }
 NOT_A_UNIT = frozenset(
-    """
+    words("""
 or and to not no minus plus times over mod point if when but between than more less per of by divided squared
 cubed sqrt frac pi infty sin cos tan log ln exp cdot pm mp leq geq neq in cup dots ldots mathbf overline
 remainder half halves third thirds quarter quarters fourths fifths sixths eighths tenths hundredths thousandths
 is are was the answer where for with either only approximately about factorial choose am pm noon midnight base
 percent percentage alpha beta gamma theta phi
-""".split()
+january february march april may june july august september october november december
+""")
 )
 CHINESE_NO_UNIT = "或和与及到至分之且又或者倍余"

@@ -25,7 +25,7 @@ SQUARE = re.compile(r"^(?:square|sq\.?|平方)\s*|\s*squared$")
 CUBIC = re.compile(r"^(?:cubic|cu\.?|立方)\s*|\s*cubed$")
 POWER = re.compile(r"\s*\^\s*(?:\{\s*(-?\d)\s*\}|(-?\d))$|(?<=[A-Za-z])([23])$")
 PER = re.compile(r"\s*(?:/|\bper\b|\ban?\b|每)\s*")
-TIMES = re.compile(r"\s*(?:\\cdot|\*|-)\s*|\s+")
+TIMES = re.compile(r"\s*(?:\\cdot|\*|(?<=[A-Za-z])-(?=[A-Za-z]))\s*|\s+")
 NOTE = re.compile(r"(?<=\w)\s*\([A-Za-z ]+\)$")
 
 
