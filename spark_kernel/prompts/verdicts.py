@@ -21,7 +21,7 @@ DRESS_COMMAND = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt|bb)|bm|boldsymbol|pmb|mbox|hbox|emph|underline"
     r"|operatorname|boxed|fbox)\s*\{([^{}]*)\}"
 )
-COLOUR = re.compile(r"\\(?:textcolor|color)\s*\{[^{}]*\}")
+COLOUR = re.compile(r"\\(?:textcolor|color)\s*\{[^{}]*\}\s*(?:\{([^{}]*)\})?")
 SWITCH = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|bf|rm|it|sf|tt|bfseries|tiny|small|normalsize|large|Large|LARGE|huge|Huge"
     r"|quad|qquad)(?![A-Za-z])|\\[,;:!>( )\[\]]|~"
@@ -127,10 +127,10 @@ def undress_verdict(content: str) -> str:
 
     `\text{**(A)**}.` is `A`. What is more than one verdict stays more than one: nothing between words is taken out.
     """
-    text, before = COLOUR.sub("", content), None
+    text, before = content, None
     while text != before:
         before = text
-        text = SWITCH.sub(" ", DRESS_COMMAND.sub(r"\1", text)).strip(QUOTES)
+        text = SWITCH.sub(" ", DRESS_COMMAND.sub(r"\1", COLOUR.sub(r"\1", text))).strip(QUOTES)
         for opening, closing in BRACKETS:
             if text.startswith(opening) and text.endswith(closing):
                 text = text[len(opening) : len(text) - len(closing)].strip(QUOTES)

@@ -136,6 +136,8 @@ DELIMITERS = (
     ("'", "'"),
     ("*", "*"),
 )
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+NUMERAL = re.compile(r"\d[\d,.]*")
 TAIL = re.compile(r"(?:\\\\|[\s.,;:~])+\Z")
 HEAD = re.compile(r"\A[\s,;]+")
 
@@ -282,7 +284,7 @@ def _argument(text: str, position: int) -> tuple[str, int]:
 
 def _grouped(inner: str) -> str:
     inner = inner.strip()
-    return inner if inner.isalnum() and (len(inner) == 1 or inner.isdigit()) else f"{{{inner}}}"
+    return inner if len(inner) == 1 or NUMERAL.fullmatch(inner) else f"{{{inner}}}"
 
 
 def _upright(inner: str) -> str:
@@ -312,6 +314,8 @@ def _is_unit_vector(text: str, position: int) -> bool:
 
 def _is_set(inner: str) -> bool:
     r"""Whether braces around this mean a set: it has a separator that stands in no inner bracket."""
+    if THOUSANDS.fullmatch(inner.strip()):
+        return False  # what a font command leaves around a number
     depth = 0
     for place, character in enumerate(inner):
         if character in "{([":

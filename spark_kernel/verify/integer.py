@@ -11,6 +11,7 @@ from spark_kernel.verify.numbers import Number, read_number, same_number
 from spark_kernel.verify.question_form import form_of
 from spark_kernel.verify.verifier import VerifyRequest
 
+STATEMENT = re.compile(r"[=≈]|\\approx|(?<![\\A-Za-z])[^\W\d_]{2,}")
 BARE = re.compile(r"([+-]?)0*(\d{1,1000})")
 
 
@@ -25,7 +26,7 @@ class IntegerVerifier:
         bare, gold_bare = _bare(answer), _bare(request.task.label)
         if bare is not None and gold_bare is not None:
             return right(bare) if bare == gold_bare else wrong(bare)
-        number = read_number(answer) or _stated(answer)
+        number = read_number(answer) or stated_number(answer)
         if number is None:
             return unreadable(answer, "a number")
         gold = read_number(request.task.label)
@@ -49,8 +50,10 @@ class IntegerVerifier:
         check_own_answer(self, problem)
 
 
-def _stated(text: str) -> Number | None:
+def stated_number(text: str) -> Number | None:
     """The number behind words or in an equation. Loaded by the first text that needs it: most are bare digits."""
+    if STATEMENT.search(text) is None:
+        return None
     from spark_kernel.verify.answer_reader import read_stated_number
 
     return read_stated_number(text)

@@ -6,9 +6,8 @@ import math
 
 from spark_kernel.prompts.verdicts import read_answer
 from spark_kernel.records import Problem, Score
-from spark_kernel.verify.answer_reader import read_answer_value, read_stated_number
 from spark_kernel.verify.findings import bad_gold, check_boxable, check_own_answer, no_box, right, unreadable, wrong
-from spark_kernel.verify.gold_advice import advice
+from spark_kernel.verify.integer import stated_number
 from spark_kernel.verify.numbers import read_number, same_number
 from spark_kernel.verify.question_form import form_of
 from spark_kernel.verify.verifier import VerifyRequest
@@ -29,7 +28,7 @@ class NumericVerifier:
         answer = read_answer(request.output)
         if answer is None:
             return no_box()
-        number = read_stated_number(answer)
+        number = read_number(answer) or stated_number(answer)
         if number is None:
             return unreadable(answer, "a number")
         gold = read_number(request.task.label)
@@ -45,6 +44,9 @@ class NumericVerifier:
         """Raises: ProblemError: the gold is no number, or a tolerance is no number of at least 0."""
         check_boxable(problem, problem.gold)
         if read_number(problem.gold) is None:
+            from spark_kernel.verify.answer_reader import read_answer_value
+            from spark_kernel.verify.gold_advice import advice
+
             raise bad_gold(problem, "it is not a number: " + advice(problem.gold, read_answer_value(problem.gold)))
         for name in ("rel_tol", "abs_tol"):
             value = problem.meta.get(name, 0.0)
