@@ -89,18 +89,21 @@ def test_thinking_is_taken_out(text: str, rest: str) -> None:
 
 
 @given(
-    st.sampled_from(["Yes", "No"]), st.lists(st.sampled_from(["Yes", "No", "yes.", r"\text{NO}", "42", ""]), max_size=5)
+    st.lists(st.sampled_from(["Yes", "No", "yes.", r"\text{NO}", "42", ""]), max_size=5),
+    st.sampled_from(["", ".", " so it is", "**.", " $", " 7"]),
 )
-def test_a_verdict_counts_exactly_when_all_verdicts_agree(allowed_first: str, contents: list[str]) -> None:
-    reading = read_verdict(" so ".join(map(write_box, contents)), ["Yes", "No"])
+def test_a_verdict_counts_where_all_agree_or_the_last_one_stands_at_the_end(contents: list[str], after: str) -> None:
+    reading = read_verdict(" so ".join(map(write_box, contents)) + after, ["Yes", "No"])
     meant = {"yes": "Yes", "no": "No"}
     said = {
         meant[word] for word in (re.sub(r"[^a-z]|text", "", content.lower()) for content in contents) if word in meant
     }
     if not said:
         assert reading.parse is Parse.NONE
-    elif len(said) == 2:
+    elif len(said) == 2 and (re.search(r"\w", after) or contents[-1] in ("42", "")):
         assert reading.parse is Parse.AMBIGUOUS
+    elif len(said) == 2:
+        assert reading.verdict == meant[re.sub(r"[^a-z]|text", "", contents[-1].lower())]
     else:
         assert (reading.parse, reading.verdict) == (Parse.OK, said.pop())
 
@@ -109,3 +112,73 @@ def test_a_verdict_counts_exactly_when_all_verdicts_agree(allowed_first: str, co
 def test_what_is_no_verdict_does_not_count(content: str) -> None:
     assert read_verdict(write_box(content), ["Yes", "No", "A", "B"]).parse is Parse.NONE
     assert read_verdict(write_box(content) + write_box("B"), ["A", "B"]).verdict == "B"
+
+
+DRESSES = [
+    "{}", "**{}**", "*{}*", "`{}`", '"{}"', "'{}'", "“{}”", "${}$", r"\({}\)", r"\text{{{}}}", r"\textrm{{{}}}",
+    r"\textbf{{{}}}", r"\mathbf{{{}}}", r"\mathsf{{{}}}", r"\boxed{{{}}}", r"\fbox{{{}}}",
+    r"\textcolor{{red}}{{{}}}", "({})", "[{}]", "{}.", "{})", "Answer: {}", "Verdict: {}", "The answer is {}",
+    "Option {}", "Response {}", "final verdict: {}", " {} ", r"\large {}", "__{}__",
+]  # fmt: skip
+"""What a verdict may wear, with the word in the braces."""
+
+
+@given(st.sampled_from(["Yes", "No", "A", "B"]), st.lists(st.sampled_from(DRESSES), max_size=3))
+def test_a_verdict_in_any_dress_is_read(verdict: str, dresses: list[str]) -> None:
+    content, words = verdict, 0
+    for dress in dresses:
+        words += any(character.isalpha() for character in dress.replace("\\", " ").split(" ")[0]) and " " in dress
+        content = dress.format(content)
+    allowed = ["Yes", "No"] if verdict in ("Yes", "No") else ["A", "B"]
+    reading = read_verdict(write_box(content), allowed)
+    if words <= 1:
+        assert reading.verdict == verdict, content
+    other = next(one for one in allowed if one != verdict)
+    assert reading.verdict != other
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["Yes, because 7 is prime", "The answer is correct", "Yes or No", "not Yes", "Yes and No", "A or B", "A and B",
+     "Yesterday", "I say Yes", "both A and B", "(A) (B)", "A, B", "Yes/No", "No, it is Yes", "Is it Yes?", "A = B",
+     "correct", "Yes" * 60],
+)  # fmt: skip
+def test_a_sentence_or_several_verdicts_in_one_box_are_none(content: str) -> None:
+    assert read_verdict(write_box(content), ["Yes", "No", "A", "B"]).parse is Parse.NONE
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        (r"The answer says \boxed{Yes}. It is wrong: \boxed{No}", "No"),
+        (r"\boxed{Yes} at first sight; on a closer look \boxed{No}", "No"),
+        (r'"... \boxed{Yes}"? No: **\boxed{No}**.', "No"),
+        (r"It quotes \boxed{No}, and I agree not: \[\boxed{\text{Yes}}\]", "Yes"),
+        (r"\boxed{Yes} $\boxed{No}$<|im_end|>", "No"),
+        (r"\boxed{Yes}. \boxed{No} </answer>", "No"),
+        (r"\boxed{No} was quoted. \boxed{Yes} is my verdict", None),
+        (r"\boxed{No}. \boxed{Yes} \boxed{42}", None),
+        (r"\boxed{No}. \boxed{Yes} and \boxed{", None),
+        (r"It suggests Yes, but: \boxed{No}", "No"),
+    ],
+)
+def test_a_verdict_quoted_and_then_decided_otherwise(text: str, verdict: str | None) -> None:
+    reading = read_verdict(text, ["Yes", "No"])
+    assert reading.verdict == verdict
+    assert reading.parse is (Parse.OK if verdict else Parse.AMBIGUOUS)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{7}. Let me check: \boxed{", None),
+        (r"\boxed{7} Wait, wrong. Final: \boxed{8", None),
+        (r"\boxed{7 and \boxed{8}", "8"),
+        (r"\boxed{7} {", "7"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed{8}, \fbox{7}", "7"),
+        (r"\boxed{7} \boxed{}", "7"),
+    ],
+)
+def test_which_box_is_the_answer(text: str, answer: str | None) -> None:
+    assert read_answer(text) == answer

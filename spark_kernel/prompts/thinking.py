@@ -24,6 +24,7 @@ TAGS: tuple[ThinkingTags, ...] = (
     ThinkingTags("<think>", "</think>"),  # Qwen3, DeepSeek-R1, SmolLM3, GLM, Hunyuan
     ThinkingTags("<thinking>", "</thinking>"),
     ThinkingTags("<thought>", "</thought>"),
+    ThinkingTags("<reasoning>", "</reasoning>"),
     ThinkingTags("[THINK]", "[/THINK]"),  # Magistral
     ThinkingTags("◁think▷", "◁/think▷"),  # Kimi
     ThinkingTags("<seed:think>", "</seed:think>"),  # Seed-OSS

@@ -1,21 +1,42 @@
 r"""The one grammar of answers and verdicts: `\boxed{...}`, written and read here and nowhere else.
 
-Prompt, parser, training and test time share it. For answers the last box wins. For verdicts only boxes that hold
-an allowed verdict count, because a judge may quote the candidate's box; boxes that disagree are ambiguous.
+Prompt, parser, training and test time share it. For answers the last box wins, and a box that is never closed takes
+back what was boxed before it. For verdicts only boxes that hold an allowed verdict count, because a judge may quote
+the candidate's box; where they disagree, the last one decides if only punctuation follows it, else it is ambiguous.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from spark_kernel.prompts.thinking import final_part
 from spark_kernel.records import Parse
 
-BOX = re.compile(r"\\boxed\s*\{")
-BRACE = re.compile(r"\\+boxed\s*\{|\\.|[{}]", re.DOTALL)
-TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox)\s*\{([^{}]*)\}")
+BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+BRACE = re.compile(r"\\+(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox)\s*\{([^{}]*)\}")
+DRESS_COMMAND = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt|bb)|bm|boldsymbol|pmb|mbox|hbox|emph|underline"
+    r"|operatorname|boxed|fbox)\s*\{([^{}]*)\}"
+)
+COLOUR = re.compile(r"\\(?:textcolor|color)\s*\{[^{}]*\}\s*(?:\{([^{}]*)\})?")
+SWITCH = re.compile(
+    r"\\(?:left|right|displaystyle|textstyle|bf|rm|it|sf|tt|bfseries|tiny|small|normalsize|large|Large|LARGE|huge|Huge"
+    r"|quad|qquad)(?![A-Za-z])|\\[,;:!>( )\[\]]|~"
+)
+QUOTES = "\"'`“”‘’«»„*_$. ,!:;\t\n"
+BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("<", ">"), ("（", "）"), ("【", "】"))
+VERDICT_WORD = re.compile(
+    r"(?:(?:the|my)\s+)?(?:final\s+)?(?:answer|verdict|judge?ment|choice|option|response|candidate|solution|decision)"
+    r"(?:\s+is)?\s*[:=]?\s*(?=\W*\w+\W*$)",
+    re.IGNORECASE,
+)
+CLOSING = re.compile(
+    r"(?:[\s.,;:!?*_`'\"“”’$)\]}>（）。！|]|\\[\])\\!,;: ]|</?\w+>|<\|\w+\|>|\\(?:right|q?quad)(?![A-Za-z]))*"
+)
+r"""What may follow a box that stands on its own at the end: punctuation, closing brackets and marks, no word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +58,88 @@ def strip_thinking(text: str) -> str:
 
 
 def read_boxes(text: str) -> list[str]:
-    r"""The contents of every closed `\boxed{...}`, nested braces included, in reading order.
+    r"""The contents of every closed `\boxed{...}` or `\fbox{...}`, nested braces included, in reading order.
 
     A backslash-escaped brace does not count as a brace. A box inside another closed box is part of the outer one.
     An unclosed box is skipped. One pass: linear in the text's length, however many boxes stay unclosed.
     """
+    return [text[start:end].strip() for start, end in _spans(text)[0]]
+
+
+def read_answer(text: str) -> str | None:
+    """The content of the last box that is not empty, outside thinking.
+
+    None if there is none, and where a box opens after the last closed one and never closes: the answer given last was
+    cut off, and the one before it is not it.
+
+    Args:
+        text: an output.
+    """
+    text = final_part(text)
+    closed, unclosed = _spans(text)
+    filled = [(start, end) for start, end in closed if text[start:end].strip()]
+    if not filled or any(start > filled[-1][1] for start in unclosed):
+        return None
+    start, end = filled[-1]
+    return text[start:end].strip()
+
+
+def read_verdict(text: str, allowed: Iterable[str]) -> VerdictReading:
+    """The verdict a judge gives, in the spelling of `allowed`; case and dress (`undress_verdict`) are forgiven.
+
+    Args:
+        text: an output.
+        allowed: the verdicts.
+    """
+    spelling = {verdict.casefold(): verdict for verdict in allowed}
+    text = final_part(text)
+    found = [
+        (verdict, end)
+        for start, end in _spans(text)[0]
+        if (verdict := spelled_verdict(text[start:end], spelling)) is not None
+    ]
+    if not found:
+        return VerdictReading(Parse.NONE)
+    last, end = found[-1]
+    alone_at_the_end = CLOSING.fullmatch(text, end + 1) is not None
+    if any(verdict != last for verdict, _ in found) and not alone_at_the_end:
+        return VerdictReading(Parse.AMBIGUOUS)
+    return VerdictReading(Parse.OK, last)
+
+
+def spelled_verdict(content: str, spelling: Mapping[str, str]) -> str | None:
+    """The allowed verdict that a box's content is, or None. `spelling` goes from case-folded to allowed spelling."""
+    if len(content) > 120:
+        return None
+    plain = undress_verdict(content).casefold()
+    if plain in spelling:
+        return spelling[plain]
+    word = VERDICT_WORD.match(plain)
+    return spelling.get(undress_verdict(plain[word.end() :])) if word else None
+
+
+def undress_verdict(content: str) -> str:
+    r"""A verdict without boxes, fonts, colours, quotes, dollars, Markdown, brackets and closing punctuation.
+
+    `\text{**(A)**}.` is `A`. What is more than one verdict stays more than one: nothing between words is taken out.
+    """
+    text, before = content, None
+    while text != before:
+        before = text
+        text = SWITCH.sub(" ", DRESS_COMMAND.sub(r"\1", COLOUR.sub(r"\1", text))).strip(QUOTES)
+        for opening, closing in BRACKETS:
+            if text.startswith(opening) and text.endswith(closing):
+                text = text[len(opening) : len(text) - len(closing)].strip(QUOTES)
+            elif text.endswith(closing) and opening not in text and len(text) > 1:
+                text = text[: -len(closing)].strip(QUOTES)  # "A)"
+    return text
+
+
+def _spans(text: str) -> tuple[list[tuple[int, int]], list[int]]:
+    """Start and end of the content of every outermost closed box, and the starts of those that never close."""
     first = BOX.search(text)
     if first is None:
-        return []
+        return [], []
     open_braces: list[int] = []
     closed: list[tuple[int, int]] = []
     for match in BRACE.finditer(text, first.start()):
@@ -59,29 +154,4 @@ def read_boxes(text: str) -> list[str]:
                 closed.append((start, match.start()))
         elif token[-1] == "{" and len(token) > 2:
             open_braces.append(match.end())
-    return [text[start:end].strip() for start, end in closed]
-
-
-def read_answer(text: str) -> str | None:
-    """The content of the last box that is not empty, outside thinking; None if there is none."""
-    filled = [content for content in read_boxes(strip_thinking(text)) if content]
-    return filled[-1] if filled else None
-
-
-def read_verdict(text: str, allowed: Iterable[str]) -> VerdictReading:
-    """The verdict a judge gives, in the spelling of `allowed`; case, a full stop and `\\text{}` are forgiven."""
-    spelling = {verdict.casefold(): verdict for verdict in allowed}
-    found = {
-        spelling[content]
-        for content in map(_normalise_verdict, read_boxes(strip_thinking(text)))
-        if content in spelling
-    }
-    if not found:
-        return VerdictReading(Parse.NONE)
-    if len(found) > 1:
-        return VerdictReading(Parse.AMBIGUOUS)
-    return VerdictReading(Parse.OK, found.pop())
-
-
-def _normalise_verdict(content: str) -> str:
-    return TEXT_COMMAND.sub(r"\1", content).strip().strip(".!").strip().casefold()
+    return closed, [start for start in open_braces if start >= 0]

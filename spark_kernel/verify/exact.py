@@ -6,8 +6,8 @@ import unicodedata
 
 from spark_kernel.prompts.verdicts import read_answer
 from spark_kernel.records import Problem, Score
+from spark_kernel.verify.dress import unwrap_text
 from spark_kernel.verify.findings import bad_gold, check_boxable, no_box, right, wrong
-from spark_kernel.verify.markup import unwrap_text
 from spark_kernel.verify.verifier import VerifyRequest
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from spark_kernel.errors import ProblemError
 from spark_kernel.prompts.verdicts import read_answer, write_box
-from spark_kernel.records import Parse, Problem, Score
+from spark_kernel.records import Kind, Origin, Parse, Problem, Score, Task
+from spark_kernel.verify.verifier import Verifier, VerifyRequest
 
 
 def right(answer: str, reason: str = "") -> Score:
@@ -19,7 +20,9 @@ def wrong(answer: str, reason: str = "") -> Score:
 
 def no_box() -> Score:
     """Reward 0: the output has no answer."""
-    return Score(0.0, False, Parse.NONE, None, "There is no closed \\boxed{} outside the thinking.")
+    return Score(
+        0.0, False, Parse.NONE, None, "There is no closed \\boxed{} outside the thinking, or the last one is cut off."
+    )
 
 
 def unreadable(answer: str, wanted: str) -> Score:
@@ -44,7 +47,22 @@ def check_boxable(problem: Problem, gold: str) -> None:
     if not gold.strip():
         raise bad_gold(problem, "it is empty")
     if read_answer(write_box(gold)) != gold.strip():
-        raise bad_gold(problem, "it cannot be written in \\boxed{} because its braces do not balance")
+        raise bad_gold(
+            problem, "it cannot be written in \\boxed{}: its braces do not balance, or it holds a tag of thinking"
+        )
+
+
+def check_own_answer(verifier: Verifier, problem: Problem) -> None:
+    """Refuse a gold that does not score right when an output states it.
+
+    Raises:
+        ProblemError: the reward is below 1.
+    """
+    task = Task("gold", Kind.SOLVE, Origin.PROBLEM, problem.id, (), problem.gold, problem.verifier, "none", 0)
+    score = verifier.score(VerifyRequest(write_box(problem.gold), problem, task))
+    if not score.correct:
+        why = score.reason or "it is not equal to itself"
+        raise bad_gold(problem, f"its own answer does not score right ({why.rstrip('.')})")
 
 
 def shorten(text: str, limit: int = 60) -> str:

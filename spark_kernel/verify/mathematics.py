@@ -1,59 +1,44 @@
-"""Mathematics: equal as numbers, expressions, sets, intervals, equations or matrices (math-verify and sympy).
+r"""Mathematics: read into typed values, and compared by the kind of value that the gold is.
 
-Cheap comparisons go first; sympy is asked only where they do not decide. Its run time has no bound, so this
-verifier belongs into a worker with a deadline (`verify.pool`); math-verify's own alarms are switched off, because
-they need the main thread and cannot interrupt a long integer operation.
+Plain numbers are read and compared without any parser. Everything else goes through our own reader (`answer_reader`,
+`compare`), and what that does not read through math-verify and sympy (`library`).
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import re
-from fractions import Fraction
-from functools import lru_cache
-from typing import Any
 
 from spark_kernel.prompts.verdicts import read_answer, write_box
 from spark_kernel.records import Problem, Score
+from spark_kernel.verify import library
+from spark_kernel.verify.answer_reader import plain_words, read_answer_value
+from spark_kernel.verify.answer_types import Option, Reading, Value, Words
+from spark_kernel.verify.compare import close_numbers, same_value
+from spark_kernel.verify.dress import undress
 from spark_kernel.verify.findings import bad_gold, check_boxable, no_box, right, unreadable, wrong
-from spark_kernel.verify.markup import tidy, unwrap_all_text, unwrap_text
-from spark_kernel.verify.numbers import Number, read_number, same_number
+from spark_kernel.verify.formula import NoValueError, TooLargeError, symbols, uses
+from spark_kernel.verify.formula_value import value_at
+from spark_kernel.verify.gold_advice import advice, is_placeholder, is_worked
+from spark_kernel.verify.numbers import Number, read_number
+from spark_kernel.verify.quantities import number_word
+from spark_kernel.verify.question_form import FORMS, Form, form_of
+from spark_kernel.verify.relations import plain_formula
 from spark_kernel.verify.verifier import VerifyRequest
 
-MAX_DIGITS = 5000
-DECIMAL_TOLERANCE = Fraction(1, 10**6)
-
-THOUSANDS = re.compile(r"(?<=\d)(?:\\,|\\!|\\;|\\ |\{,\})(?=\d{3}(?!\d))")
-SCIENTIFIC = re.compile(r"(?<![A-Za-z\\\d.])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])")
-MIXED = re.compile(r"(?<![\d.^_{/])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])")
-REPEATING = re.compile(r"(?<![\d.])(\d*)\.(\d*)\\overline\s*\{(\d+)\}")
-PLAIN_PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
-MEMBER = re.compile(r"[A-Za-z]\s*\\in(?![A-Za-z])\s*")
-WORDS = re.compile(r"[A-Za-z][A-Za-z' ,-]+")
-COMPARISON_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+PROSE = re.compile(r"(?=.*[A-Za-z\u00c0-\uffff]{2,})[\w\s.,;:'\"%()/?!-]+", re.DOTALL)
 
 
 class MathVerifier:
     """Reward 1 when the last box is mathematically equal to the gold.
 
-    Units are ignored unless both sides have a known one and these differ. A decimal agrees with an exact value to
-    six places. An equation `x = 5` agrees with `5`. Words are compared as words, without case.
+    Units and labels (`x =`) are ignored unless both sides have a known one and these differ. A decimal agrees with an
+    exact value to six places. Sets, tuples, intervals, equations, times and dates are compared with their own kind.
+    Words are compared as words, without case.
     """
 
     def __init__(self) -> None:
         """Load math-verify and build its parser's tables, so that no output's deadline pays for it."""
-        logging.getLogger("math_verify").setLevel(logging.ERROR)
-        _parse("1+x")
+        library.load()
 
     def score(self, request: VerifyRequest) -> Score:
         """OK with the answer; NONE without a box or where the box is not readable as mathematics."""
@@ -61,134 +46,106 @@ class MathVerifier:
         if answer is None:
             return no_box()
         gold = request.task.label
-        if _same_text(answer, gold):
+        if answer == gold.strip():
             return right(answer)
-        if _is_words(gold):
-            return wrong(answer)
-        gold_number, number = read_number(gold), read_number(answer)
-        if gold_number is not None and number is not None:
-            return right(answer) if _close(gold_number, number) else wrong(answer)
-        parsed = _parse(answer)
-        if not parsed:
-            return unreadable(answer, "readable mathematics")
-        return _compare(answer, _parse(gold), parsed)
+        return _score(gold, answer, form_of(request.problem))
 
     def check_gold(self, problem: Problem) -> None:
-        """Raises: ProblemError: the gold is empty or not readable as mathematics."""
+        """Refuse a gold that is not one value as it stands, or that does not score right against itself.
+
+        Raises:
+            ProblemError: says what is wrong with it, and what would read it.
+        """
         check_boxable(problem, problem.gold)
-        if not _is_words(problem.gold) and read_number(problem.gold) is None and not _parse(problem.gold):
-            raise bad_gold(problem, 'it is not readable as mathematics; correct it, or use the verifier "exact"')
+        setting = problem.meta.get("form", FORMS[0])
+        if setting not in FORMS:
+            raise bad_gold(problem, f'meta["form"] = {setting!r} must be one of {", ".join(FORMS)}')
+        if is_placeholder(problem.gold):
+            raise bad_gold(problem, 'it stands for a missing answer; give one, or use the verifier "exact"')
+        form = form_of(problem)
+        reading = _read(problem.gold, form)
+        if is_worked(problem.gold):
+            raise bad_gold(problem, advice(problem.gold, None))
+        if reading is not None and (reading.removed or isinstance(reading.value, Option)):
+            raise bad_gold(problem, advice(problem.gold, reading))
+        if reading is None and library.parse(problem.gold) is None:
+            raise bad_gold(problem, advice(problem.gold, None))
+        if reading is not None and not _has_value(reading.value):
+            raise bad_gold(problem, "it has no value")
+        score = _score(problem.gold, read_answer(write_box(problem.gold)) or "", form)
+        if not score.correct:
+            why = (score.reason or "it is not equal to itself").rstrip(".")
+            raise bad_gold(problem, f"its own answer does not score right ({why})")
 
 
-def _compare(answer: str, gold: tuple[Any, ...], parsed: tuple[Any, ...]) -> Score:
-    from math_verify import verify
+def _has_value(value: Value) -> bool:
+    """Whether a formula without symbols can be computed, if it is not too large for that."""
+    formula = plain_formula(value)
+    if formula is None or isinstance(value, Number) or symbols(formula) or uses(formula, "infty"):
+        return True
+    for real in (True, False):
+        try:
+            value_at(formula, {}, digits=20, real=real)
+        except NoValueError:
+            continue
+        except TooLargeError:
+            return True
+        return True
+    return False
 
-    if any(_too_large(expression) for expression in (*gold, *parsed)):
-        same = bool(gold) and gold == parsed
-        return right(answer) if same else wrong(answer, "It holds a power or factorial too large to evaluate.")
+
+def _score(gold: str, answer: str, form: Form) -> Score:
+    number, gold_number = read_number(answer), read_number(gold)
+    if number is not None and gold_number is not None and not (number.letter or gold_number.letter):
+        return right(answer) if close_numbers(gold_number, number, form) else wrong(answer)
+    ours = _read(gold, form)
+    theirs = _read(answer, form, gold=ours.value if ours is not None else None)
+    if ours is not None and isinstance(ours.value, Words):
+        return _score_words(ours.value, theirs, answer)
+    if ours is not None and theirs is not None:
+        same = same_value(ours.value, theirs.value, form)
+        if same is not None:
+            return right(answer) if same else wrong(answer)
+    return _score_by_library(gold, answer, theirs)
+
+
+def _score_words(gold: Words, theirs: Reading | None, answer: str) -> Score:
+    if theirs is not None and isinstance(theirs.value, Words):
+        return right(answer) if theirs.value == gold else wrong(answer)
+    if theirs is not None and isinstance(theirs.value, Number) and theirs.value.value == number_word(gold.text):
+        return right(answer)
+    return right(answer) if plain_words(undress(answer)) == gold.text else wrong(answer)
+
+
+def _score_by_library(gold: str, answer: str, theirs: Reading | None) -> Score:
+    if theirs is not None and isinstance(theirs.value, Words):
+        return wrong(answer)
+    if undress(answer) == undress(gold):
+        return right(answer)
+    parsed = library.parse(answer)
+    if parsed is None:
+        # Prose is an answer, if no mathematics; symbols that make no sense are none.
+        return wrong(answer) if theirs is not None or PROSE.fullmatch(undress(answer)) else _unreadable(answer)
+    expected = library.parse(gold)
+    if expected is None:
+        return wrong(answer, "The gold is read in another way than the answer.")
     try:
-        same = verify(list(gold), list(parsed), allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
-    except COMPARISON_ERRORS as error:
+        return right(answer) if library.same(expected, parsed) else wrong(answer)
+    except library.ERRORS as error:
         return wrong(answer, f"It cannot be compared with the gold ({type(error).__name__}).")
-    return right(answer) if same else wrong(answer)
 
 
-@lru_cache(maxsize=1024)
-def _parse(content: str) -> tuple[Any, ...]:
-    """The sympy objects that math-verify reads from a box of this content; empty if it reads none."""
-    from math_verify import LatexExtractionConfig, parse
-
-    # LaTeX only: the library's fallback would fish any number out of text that it could not read.
-    config = [LatexExtractionConfig(boxed_match_priority=0)]
-    boxed = write_box(_prepare(content))
-    return tuple(parse(boxed, extraction_config=config, fallback_mode="no_fallback", parsing_timeout=None))
+def _unreadable(answer: str) -> Score:
+    return unreadable(answer, "readable mathematics")
 
 
-def _prepare(content: str) -> str:
-    """What the parser misreads, written as it reads it."""
-    text = tidy(content)
-    text = MEMBER.sub("", text, count=1) if MEMBER.match(text) else text
-    text = THOUSANDS.sub("", text)
-    text = REPEATING.sub(_repeating, text)
-    text = SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
-    text = MIXED.sub(r"\1\\frac{\2}{\3}", text)
-    text = re.sub(r"\*\*\s*\(?(-?\d+)\)?", r"^{\1}", text).replace("**", "^")
-    return PLAIN_PI.sub(r"\\pi ", text)
-
-
-def _repeating(match: re.Match[str]) -> str:
-    number = read_number(match[0] if match[1] else "0" + match[0])
-    return match[0] if number is None else rf"\frac{{{number.value.numerator}}}{{{number.value.denominator}}}"
-
-
-def _same_text(answer: str, gold: str) -> bool:
-    if _is_words(gold):
-        return _words(answer) == _words(gold)
-    return "".join(tidy(answer).split()) == "".join(tidy(gold).split()) != ""
-
-
-def _words(text: str) -> str:
-    return " ".join(unwrap_all_text(tidy(text)).casefold().replace(",", " ").split())
-
-
-def _is_words(gold: str) -> bool:
-    r"""Whether the gold is words rather than a product of letters: in `\text{}`, or several letters with a space."""
-    text = tidy(gold)
-    unwrapped = unwrap_text(text)
-    if unwrapped != text:
-        return WORDS.fullmatch(unwrapped) is not None
-    return WORDS.fullmatch(text) is not None and len(text) >= 4
-
-
-def _close(gold: Number, number: Number) -> bool:
-    if not (gold.decimal or number.decimal):
-        return same_number(gold, number)
-    # Six places, or six significant digits where the number is below 1.
-    return same_number(gold, number, rel_tol=DECIMAL_TOLERANCE / max(Fraction(1), abs(gold.value)))
-
-
-def _too_large(expression: Any) -> bool:
-    """Whether evaluating would build a number of more than 5000 digits."""
-    from sympy import Pow, factorial, preorder_traversal
-
-    return any(
-        (isinstance(node, Pow) and _digits(node) > MAX_DIGITS)
-        or (isinstance(node, factorial) and _magnitude(node.args[0]) > 3)
-        for node in preorder_traversal(expression)
-    )
-
-
-def _digits(power: Any) -> float:
-    """About how many digits a numeric power has, without computing it; 0 where the base holds a symbol."""
-    base, exponent = power.args
-    if base.free_symbols or exponent.free_symbols:
-        return 0.0
-    exponent_magnitude = _magnitude(exponent)
-    if exponent_magnitude > 9:
-        return math.inf
-    return float(10**exponent_magnitude * max(abs(_magnitude(base)), 0.3))
-
-
-def _magnitude(expression: Any) -> float:
-    """An upper bound of log10 |value| of a numeric expression, for the node types that can grow fast."""
-    from sympy import Add, Float, Mul, Pow, Rational, factorial
-
-    if isinstance(expression, Rational):
-        top, low = abs(int(expression.p)), int(expression.q)
-        return (_log10(top) - _log10(low)) if top else 0.0
-    if isinstance(expression, Float):
-        return math.log10(abs(float(expression)) or 1.0)
-    if isinstance(expression, Pow):
-        return _digits(expression)
-    if isinstance(expression, Mul):
-        return sum(_magnitude(arg) for arg in expression.args)
-    if isinstance(expression, Add):
-        return max(_magnitude(arg) for arg in expression.args) + math.log10(len(expression.args))
-    if isinstance(expression, factorial):
-        magnitude = _magnitude(expression.args[0])
-        return math.inf if magnitude > 9 else 10**magnitude * max(magnitude, 1.0)
-    return 1.0
-
-
-def _log10(number: int) -> float:
-    return math.log10(number) if number.bit_length() < 1000 else number.bit_length() * math.log10(2)
+def _read(text: str, form: Form, gold: Value | None = None) -> Reading | None:
+    """The text's value; a letter behind digits is a symbol where the question or the gold uses it as one."""
+    reading = read_answer_value(text)
+    if reading is None or not isinstance(reading.value, Number) or not reading.value.letter:
+        return reading
+    formula = plain_formula(gold) if gold is not None else None
+    letter = undress(text)[-1:]
+    if letter in form.symbols or (formula is not None and letter in symbols(formula)):
+        return read_answer_value(text, letter_units=False)
+    return reading

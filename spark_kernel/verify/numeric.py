@@ -6,8 +6,10 @@ import math
 
 from spark_kernel.prompts.verdicts import read_answer
 from spark_kernel.records import Problem, Score
-from spark_kernel.verify.findings import bad_gold, check_boxable, no_box, right, unreadable, wrong
+from spark_kernel.verify.findings import bad_gold, check_boxable, check_own_answer, no_box, right, unreadable, wrong
+from spark_kernel.verify.integer import stated_number
 from spark_kernel.verify.numbers import read_number, same_number
+from spark_kernel.verify.question_form import form_of
 from spark_kernel.verify.verifier import VerifyRequest
 
 REL_TOL = 1e-6
@@ -26,7 +28,7 @@ class NumericVerifier:
         answer = read_answer(request.output)
         if answer is None:
             return no_box()
-        number = read_number(answer)
+        number = read_number(answer) or stated_number(answer)
         if number is None:
             return unreadable(answer, "a number")
         gold = read_number(request.task.label)
@@ -34,16 +36,21 @@ class NumericVerifier:
             raise ValueError(f'the label "{request.task.label}" is no number')
         rel_tol = float(request.problem.meta.get("rel_tol", REL_TOL))
         abs_tol = float(request.problem.meta.get("abs_tol", ABS_TOL))
-        close = same_number(gold, number, rel_tol=rel_tol, abs_tol=abs_tol)
+        percent = form_of(request.problem).percent
+        close = same_number(gold, number, percent=percent, rel_tol=rel_tol, abs_tol=abs_tol)
         return right(answer) if close else wrong(answer, "It lies outside the tolerance.")
 
     def check_gold(self, problem: Problem) -> None:
         """Raises: ProblemError: the gold is no number, or a tolerance is no number of at least 0."""
         check_boxable(problem, problem.gold)
         if read_number(problem.gold) is None:
-            raise bad_gold(problem, "it is not a number")
+            from spark_kernel.verify.answer_reader import read_answer_value
+            from spark_kernel.verify.gold_advice import advice
+
+            raise bad_gold(problem, "it is not a number: " + advice(problem.gold, read_answer_value(problem.gold)))
         for name in ("rel_tol", "abs_tol"):
             value = problem.meta.get(name, 0.0)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or value < 0:
                 raise bad_gold(problem, f'meta["{name}"] = {value!r} must be a number of at least 0')
+        check_own_answer(self, problem)

@@ -22,8 +22,8 @@ from typing import Any
 from spark_kernel.errors import InputError
 from spark_kernel.prompts.verdicts import read_answer
 from spark_kernel.records import Parse, Problem, Score
+from spark_kernel.verify.dress import undress, unwrap_text, without_text_commands
 from spark_kernel.verify.findings import bad_gold, check_boxable, no_box, unreadable, wrong
-from spark_kernel.verify.markup import unwrap_text
 from spark_kernel.verify.verifier import VerifyRequest
 
 TUPLE_OUTPUTS = frozenset({"arc_agi", "rearc"})
@@ -33,6 +33,8 @@ EVALUATE_FORMULAS = frozenset(
 )
 FUNCTION_NAMES = "exp log ln sqrt sin cos tan cot sec csc asin acos atan sinh cosh tanh asinh acosh atanh Abs pi"
 FUNCTIONS = frozenset(FUNCTION_NAMES.split())
+PLAIN_SIGNS = (("times", "*"), ("cdot", "*"), ("div", "/"), ("leq", "<="), ("geq", ">="), ("neq", "!="), ("pi", "pi"))
+LABEL = re.compile(r"[A-Za-z]\w?\s*=\s*(?!=)")
 FORMULA = re.compile(r"[\s+\-*/^(),!.\dA-Za-z]*")
 STRAY_DOT = re.compile(r"\.(?!\d)")
 NAME = re.compile(r"[A-Za-z]+")
@@ -58,14 +60,13 @@ class ReasoningGymVerifier:
             return no_box()
         name, config, entry = _parts(request.problem)
         answer = unwrap_text(answer)
-        if not _may_evaluate(name, answer, entry):
-            return wrong(answer, f'The scorer of "{name}" would run it as Python, and it is no plain value.')
-        scorer = _dataset(name, config)
-        try:
-            reward = _quietly(scorer, answer, entry)
-        except UNREADABLE as error:
-            return unreadable(answer, f'an answer that the scorer of "{name}" can read ({type(error).__name__})')
-        return Score(reward, reward >= 1.0, Parse.OK, answer, f'Scored by reasoning-gym\'s "{name}".')
+        found = _scored(name, config, entry, answer)
+        if not found.correct:  # the scorers know no LaTeX and no label: what scores full without them is right
+            for plain in plainer(answer):
+                other = _scored(name, config, entry, plain)
+                if other.correct:
+                    return other
+        return found
 
     def check_gold(self, problem: Problem) -> None:
         """Raises: ProblemError: the entry is malformed, or its own answer does not score 1.
@@ -88,6 +89,30 @@ class ReasoningGymVerifier:
             raise bad_gold(problem, why) from error
         if reward < 1.0:
             raise bad_gold(problem, f'the entry\'s own answer scores {reward:g} with "{name}", not 1')
+
+
+def plainer(answer: str) -> list[str]:
+    r"""The answer as plain text, for scorers that read that: `\times` as `*`, `\frac{a}{b}` as `(a)/(b)`, no `x =`."""
+    text = without_text_commands(undress(answer))
+    for command, sign in PLAIN_SIGNS:
+        text = re.sub(rf"\\{command}(?![A-Za-z])\s*", sign, text)
+    text = re.sub(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))", text)
+    text = re.sub(r"\^\s*\{([^{}]*)\}", r"^(\1)", text)
+    text = re.sub(r"\\([{}%$_])", r"\1", text)
+    found = [text.strip()]
+    if label := LABEL.match(text):
+        found.append(text[label.end() :].strip())
+    return [plain for plain in dict.fromkeys(found) if plain and plain != answer]
+
+
+def _scored(name: str, config: str, entry: dict[str, Any], answer: str) -> Score:
+    if not _may_evaluate(name, answer, entry):
+        return wrong(answer, f'The scorer of "{name}" would run it as Python, and it is no plain value.')
+    try:
+        reward = _quietly(_dataset(name, config), answer, entry)
+    except UNREADABLE as error:
+        return unreadable(answer, f'an answer that the scorer of "{name}" can read ({type(error).__name__})')
+    return Score(reward, reward >= 1.0, Parse.OK, answer, f'Scored by reasoning-gym\'s "{name}".')
 
 
 def _parts(problem: Problem) -> tuple[str, str, dict[str, Any]]:

@@ -13,9 +13,11 @@ from spark_kernel.verify.verifier import VerifyRequest
 HERE = "tests.helpers.verify"
 
 
-def request(output: str, gold: str = "7", verifier: str = "integer", *, meta: dict | None = None) -> VerifyRequest:
+def request(
+    output: str, gold: str = "7", verifier: str = "integer", *, meta: dict | None = None, question: str = "What?"
+) -> VerifyRequest:
     """A solve output with its problem and task."""
-    problem = Problem("p1", "What?", gold, verifier, meta=meta or {})
+    problem = Problem("p1", question, gold, verifier, meta=meta or {})
     task = Task("t1", Kind.SOLVE, Origin.PROBLEM, problem.id, (), gold, verifier, "solve-1", 1)
     return VerifyRequest(output, problem, task)
 
