@@ -306,6 +306,15 @@ def test_a_gold_that_only_looks_like_it_is_kept(tmp_path: Path, gold: str) -> No
     assert read(written(tmp_path, "a.jsonl", {"question": "q", "answer": gold}))[0].gold == gold
 
 
+@pytest.mark.parametrize("mapped", [{}, {"gold": "answer"}])
+def test_a_marked_gold_is_read_among_plain_ones(tmp_path: Path, mapped: dict[str, str]) -> None:
+    rows = [
+        {"question": f"q{n}", "answer": gold} for n, gold in enumerate(["1", "2", "So 1+2=3.\n#### 3", "#### 1,234"])
+    ]
+    found = read(written(tmp_path, "a.jsonl", *rows[:3], {"question": "x", "answer": "7"}, rows[3]), columns=mapped)
+    assert [problem.gold for problem in found] == ["1", "2", "3", "7", "1234"]
+
+
 def test_a_pattern_says_where_the_gold_is(tmp_path: Path) -> None:
     rows = [{"question": f"q{n}", "answer": f"I think 7. The answer is {n}."} for n in (41, 42)]
     path = written(tmp_path, "a.jsonl", *rows, {"question": "q", "answer": "Who knows?"})

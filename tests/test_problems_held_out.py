@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -203,6 +203,31 @@ def test_a_new_run_stores_its_form(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     assert read_config(tmp_path) == config
     assert config.problems.canonical_form == 2
+
+
+@dataclass
+class Listed:
+    """A finite source."""
+
+    problems: list[Problem]
+
+    @property
+    def size(self) -> int | None:
+        return len(self.problems)
+
+    def problem(self, index: int) -> Problem:
+        return self.problems[index]
+
+
+@pytest.mark.parametrize("form", [1, 2])
+def test_a_finite_source_is_split_by_its_runs_form(form: int) -> None:
+    chains = [ArithmeticSource(seed=5).problem(index) for index in range(400)]
+    stream = ProblemStream(Listed(chains), seed=0, held_out_fraction=0.2, canonical_form=form)
+    trained = {p.id for p in chains if not is_held_out(p, 0.2, form)}
+    evaluated = {p.id for p in chains if may_be_evaluated(p, 0.2, form)}
+    assert {p.id for p in stream.take(0, stream.trainable_count or 0, round=1).problems} == trained
+    assert {p.id for p in stream.held_out(len(evaluated), seed=0)} == evaluated
+    assert len(evaluated) > 5
 
 
 @pytest.mark.parametrize("form", [1, 2])
