@@ -13,7 +13,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from spark_kernel.objective.settings import ObjectiveSettings
 
 import spark_kernel
 from spark_kernel.config.sections import LoraSection, ModelSection
@@ -22,6 +21,7 @@ from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.prefix_form import BATCHES, PrefixForm
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message, Period
+from tests.helpers.objective_reference import objective_of
 from tests.helpers.tiny_models import save_tiny_architecture, save_tiny_llama
 from tests.test_learner import make_learner, some_groups
 
@@ -166,7 +166,7 @@ def test_every_training_and_scoring_pass_goes_through_the_module(
             inside.pop()
 
     monkeypatch.setattr(GroupForward, "forward", watched)
-    learner = make_learner(folders["tied"], ObjectiveSettings(beta=0.1), lora, epochs=2, minibatch_sequences=3)
+    learner = make_learner(folders["tied"], objective_of(beta=0.1), lora, epochs=2, minibatch_sequences=3)
     copies = [] if learner._reference is None else [learner._reference.network]
     assert len(copies) == (0 if lora.enabled else 1)
     for network in (learner.policy.network, *copies):

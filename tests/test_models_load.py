@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -148,7 +147,7 @@ def test_a_cpu_that_has_bfloat16_computes_larger_models_in_it(
     engine = TransformersEngine(policy)
     (group,) = engine.sample(prompts, Sampling(12))
     (scores,) = engine.score(prompts, [[c.token_ids for c in group]])
-    reference = load_policy(dataclasses.replace(settings, dtype="float32")).score(
+    reference = load_policy(settings.model_copy(update={"dtype": "float32"})).score(
         prompts, [[c.token_ids for c in group]]
     )[0]
     for completion, same, exact in zip(group, scores, reference, strict=True):

@@ -123,7 +123,7 @@ def test_reflect(config: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 def test_flags_give_a_mapping_or_its_entries() -> None:
-    from workbench.config_flags import split_mapping_flags
+    from workbench.settings.flags import split_mapping_flags
 
     rest, found = split_mapping_flags(["--model.chat_template_kwargs.enable_thinking", "false"])
     assert (rest, found) == ([], {"model": {"chat_template_kwargs": {"enable_thinking": False}}})

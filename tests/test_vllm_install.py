@@ -16,7 +16,6 @@ from spark_kernel.errors import InputError
 from spark_kernel.rollout import make_engine as engine_assembly
 from spark_kernel.rollout.make_engine import check_engine
 from spark_kernel.rollout.vllm_install import check_vllm
-from spark_kernel.training.assembly import objective_settings
 from tests.conftest import FAST
 
 ROOT = Path(__file__).parent.parent
@@ -65,16 +64,6 @@ def test_one_that_does_not_is_one_sentence(site: Path, version: str | None, torc
         check_vllm()
     assert 'rollout.engine = "transformers"' in str(found.value)
     assert "\n" not in str(found.value)
-
-
-@pytest.mark.parametrize(
-    ("engine", "correction"), [("transformers", "off"), ("vllm", "truncate"), ("vllm-server", "truncate")]
-)
-def test_importance_correction_is_on_by_default_for_engines_that_are_not_the_learner(
-    engine: str, correction: str
-) -> None:
-    config = load_config("quickstart", rollout__engine=engine, rollout__server__urls=("http://host:8000",))
-    assert objective_settings(config).importance_correction == correction
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import InputError
 from workbench.cli import OK
 from workbench.commands import quiet_transformers
-from workbench.config_flags import read_mapping
+from workbench.settings.flags import read_mapping
 
 
 @dataclass(frozen=True)

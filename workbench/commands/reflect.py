@@ -18,7 +18,7 @@ from spark_kernel.keyed_random import content_hash
 from spark_kernel.records import ImageRef, Problem, View
 from workbench.cli import OK
 from workbench.commands import quiet_transformers
-from workbench.config_flags import read_mapping
+from workbench.settings.flags import read_mapping
 
 if TYPE_CHECKING:
     from spark_kernel.models.policy import Policy
