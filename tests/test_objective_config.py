@@ -57,7 +57,7 @@ def test_bad_objectives_are_refused_in_one_line(overrides: dict[str, Any], messa
 
 @pytest.mark.parametrize("estimator", ["group_std_ddof1", "group_std_ddof0", "batch_std", "leave_one_out", "mean_only"])
 def test_an_estimator_that_compares_needs_two_samples(estimator: str) -> None:
-    with pytest.raises(InputError, match="rollout.samples = 1 leaves no group .*at least 2"):
+    with pytest.raises(InputError, match=r"rollout\.samples = 1 leaves no group .*at least 2"):
         load_config("quickstart", rollout__samples=1, objective__advantage=estimator)
     assert load_config("quickstart", rollout__samples=2, objective__advantage=estimator).rollout.samples == 2
 
