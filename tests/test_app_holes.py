@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx
 import pytest
-from workbench.app.diff import MOST_UNITS, diff_html
 
 from spark_kernel.errors import InputError
 from tests.test_app_security import JOINS, client, echo, get, guard, red_png, run_async
@@ -29,6 +28,7 @@ from workbench.app.payload import Door
 from workbench.app.uploads import NO_IMAGE, Upload, Uploads
 from workbench.app.workroom import BUSY, Remembered, Workroom
 from workbench.model_text import FORMULAS, markdown_html
+from workbench.text_diff import MOST_UNITS, diff_html
 
 
 def kept(folder: Path, limits: Limits = PUBLIC, clock: Callable[[], float] = time.monotonic) -> Uploads:

@@ -43,6 +43,8 @@ def as_flag(value: object) -> list[str]:
     """A value as a person would type it."""
     if isinstance(value, tuple):
         return [text for item in value for text in as_flag(item)]
+    if isinstance(value, str):
+        return [value]
     return [yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()]
 
 

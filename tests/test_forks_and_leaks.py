@@ -113,10 +113,12 @@ def test_a_curriculum_by_fork_works(run: Path, tmp_path: Path, at: int) -> None:
     with fork_run(source, at, tmp_path / "fork", changed) as trainer:
         assert trainer.completed == at
         assert trainer.state.queue.tasks == ()
-        before = trainer.parts.policy.score([_prompt()], [[(5, 6, 7)]])
+        before = trainer.parts.learner.policy.score([_prompt()], [[(5, 6, 7)]])
         trainer.train()
     with fork_run(run, at, tmp_path / "same", {"rounds": at}) as untouched:
-        assert untouched.parts.policy.score([_prompt()], [[(5, 6, 7)]]) == before  # the parent's rate, not the fork's
+        assert (
+            untouched.parts.learner.policy.score([_prompt()], [[(5, 6, 7)]]) == before
+        )  # the parent's rate, not the fork's
     reader = RunReader(tmp_path / "fork")
     rows = reader.table("problems", [at + 1]).to_pylist()
     assert all(int(row["question"].split()[-1].rstrip("?")) >= 100 for row in rows)

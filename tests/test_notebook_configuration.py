@@ -108,7 +108,7 @@ def test_the_command_line_copy_makes_the_same_configuration(monkeypatch: pytest.
     class Started(Exception):  # noqa: N818
         pass
 
-    def start(config: RunConfig, _: Any) -> None:
+    def start(config: RunConfig, _: Any, **_options: Any) -> None:
         started.append(config)
         raise Started
 

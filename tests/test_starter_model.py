@@ -165,7 +165,7 @@ def test_every_prompt_of_the_quickstart_fits_its_limit(tokenizer, tasks):
 
 
 def test_demonstrations_cover_every_template_view_origin_and_letter_map(tasks):
-    assert {t.task.template_id for t in tasks} == {template.id for template in TEMPLATES}
+    assert {t.task.template_id for t in tasks} == {template.id for template in TEMPLATES if template.words is None}
     recycled = [t.task for t in tasks if t.task.kind is not Kind.SOLVE]
     assert {(t.kind, t.view, t.origin) for t in recycled} == {
         (kind, view, origin)

@@ -72,7 +72,7 @@ def test_the_policy_and_both_vllm_engines(config: RunConfig) -> None:
 def test_a_run_and_its_evaluation(config: RunConfig, tmp_path: Path) -> None:
     for parts in (assemble(config, images_root=tmp_path), assemble_for_evaluation(config)):
         try:
-            assert is_marked(parts.policy.encoder.prompt_ids(PROMPT), parts.policy.encoder)
+            assert is_marked(parts.model.encoder.prompt_ids(PROMPT), parts.model.encoder)
         finally:
             parts.close()
 

@@ -82,7 +82,7 @@ def test_vllm_is_asked_for_before_anything_is_loaded_where_this_process_needs_it
     config = load_config("quickstart", rollout__engine=engine, **server)
     asked: list[str] = []
     monkeypatch.setattr(engine_assembly, "check_vllm", lambda: asked.append("vllm"))
-    monkeypatch.setattr(engine_assembly, "check_servers", lambda _settings: asked.append("servers"))
+    monkeypatch.setattr(engine_assembly, "check_servers", lambda _settings, **_derived: asked.append("servers"))
     check_engine(config)
     assert ("vllm" in asked) is needed
     assert ("servers" in asked) is (engine == "vllm-server")

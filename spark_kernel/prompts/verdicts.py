@@ -22,6 +22,7 @@ DRESS_COMMAND = re.compile(
     r"|operatorname|boxed|fbox)\s*\{([^{}]*)\}"
 )
 COLOUR = re.compile(r"\\(?:textcolor|color)\s*\{[^{}]*\}\s*(?:\{([^{}]*)\})?")
+DOUBLE_BRACES = re.compile(r"\{\s*\{([^{}]*)\}\s*\}")
 SWITCH = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|bf|rm|it|sf|tt|bfseries|tiny|small|normalsize|large|Large|LARGE|huge|Huge"
     r"|quad|qquad)(?![A-Za-z])|\\[,;:!>( )\[\]]|~"
@@ -126,7 +127,8 @@ def undress_verdict(content: str) -> str:
     text, before = content, None
     while text != before:
         before = text
-        text = SWITCH.sub(" ", DRESS_COMMAND.sub(r"\1", COLOUR.sub(r"\1", text))).strip(QUOTES)
+        text = DOUBLE_BRACES.sub(r"{\1}", DRESS_COMMAND.sub(r"\1", COLOUR.sub(r"\1", text)))
+        text = SWITCH.sub(" ", text).strip(QUOTES)
         for opening, closing in BRACKETS:
             if text.startswith(opening) and text.endswith(closing):
                 text = text[len(opening) : len(text) - len(closing)].strip(QUOTES)
