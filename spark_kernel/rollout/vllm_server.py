@@ -159,7 +159,7 @@ class VllmServerEngine:
             StaleEngineError: a server's log-probabilities afterwards are not the learner's.
             EngineError: no server can be reached.
         """
-        self._version = None
+        self._version, self._base_wanted = None, False  # asked for again where a server turns out to need it
         self._forget(published)
         self._published = published
         self._model.check(published)
