@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from spark_kernel.errors import InputError
+from spark_kernel.prompts.thinking import DEFAULT_TAGS, Tags
 from spark_kernel.records import (
     ImagePart,
     ImageRef,
@@ -27,8 +28,10 @@ from spark_kernel.records import (
 from spark_kernel.verify.verifier import VerifyRequest
 
 
-def encode_requests(requests: Sequence[VerifyRequest], correct_threshold: float) -> bytes:
-    """One line that asks a worker to score these outputs.
+def encode_requests(
+    requests: Sequence[VerifyRequest], correct_threshold: float, thinking: Tags = DEFAULT_TAGS
+) -> bytes:
+    """One line that asks a worker to score these outputs; `thinking` are the tags of thinking.
 
     Raises:
         InputError: a problem's meta holds something that is no JSON value.
@@ -40,6 +43,7 @@ def encode_requests(requests: Sequence[VerifyRequest], correct_threshold: float)
         {
             "operation": "score",
             "threshold": correct_threshold,
+            "thinking": thinking,
             "problems": problems.rows,
             "tasks": tasks.rows,
             "items": items,

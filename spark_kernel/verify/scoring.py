@@ -5,13 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from spark_kernel.prompts.thinking import DEFAULT_TAGS, Tags, final_part
 from spark_kernel.records import Parse, Score
+from spark_kernel.verify.golds import other_requests
 from spark_kernel.verify.registry import get_verifier
 from spark_kernel.verify.verifier import Verifier, VerifyRequest
 
 
-def score_request(request: VerifyRequest, correct_threshold: float = 1.0, verifier: Verifier | None = None) -> Score:
+def score_request(
+    request: VerifyRequest,
+    correct_threshold: float = 1.0,
+    verifier: Verifier | None = None,
+    thinking: Tags = DEFAULT_TAGS,
+) -> Score:
     """Score one output without a deadline and without a worker; exceptions of the verifier are not caught.
+
+    Where the problem has several acceptable golds (`golds`), the best finding counts.
 
     Training scores through `VerifierPool`, which calls this in its workers.
 
@@ -19,13 +28,22 @@ def score_request(request: VerifyRequest, correct_threshold: float = 1.0, verifi
         request: what to score; `request.task.verifier` names the verifier.
         correct_threshold: `correct` is an answer that was read and a reward of at least this.
         verifier: the verifier, where it is already loaded.
+        thinking: tags of thinking, see `prompts.thinking.read_tags`.
 
     Raises:
         InputError: the task names an unknown verifier.
         ValueError, TypeError: the verifier broke its contract.
     """
-    score = (verifier or get_verifier(request.task.verifier)).score(request)
-    return _settled(score, correct_threshold)
+    verifier = verifier or get_verifier(request.task.verifier)
+    if thinking != DEFAULT_TAGS:  # the verifiers know the usual tags themselves
+        request = replace(request, output=final_part(request.output, tags=thinking))
+    score = _settled(verifier.score(request), correct_threshold)
+    if request.problem.meta.get("golds") and not score.correct:
+        for other in other_requests(request):
+            found = _settled(verifier.score(other), correct_threshold)
+            if (found.reward or 0.0) > (score.reward or 0.0):
+                score = found
+    return score
 
 
 def _settled(score: Score, correct_threshold: float) -> Score:

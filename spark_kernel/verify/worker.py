@@ -17,8 +17,10 @@ import sys
 from typing import Any
 
 from spark_kernel.errors import InputError
+from spark_kernel.prompts.thinking import DEFAULT_TAGS
 from spark_kernel.records import Parse, Problem, Score
 from spark_kernel.verify.codec import decode_problems, decode_requests, score_out
+from spark_kernel.verify.golds import check_all_golds
 from spark_kernel.verify.registry import get_verifier
 from spark_kernel.verify.scoring import score_request
 from spark_kernel.verify.verifier import Verifier
@@ -80,6 +82,7 @@ def _serve(connection: socket.socket, message: dict[str, Any], verifiers: dict[s
     """Load what the chunk needs, say so, then score or check item by item, each answered at once."""
     checking = message["operation"] == "check"
     items: list[Any] = decode_problems(message) if checking else decode_requests(message)
+    tags = tuple((opening, closing) for opening, closing in message.get("thinking", DEFAULT_TAGS))
     try:
         for name in {item.verifier if checking else item.task.verifier for item in items}:
             if name not in verifiers:
@@ -94,7 +97,7 @@ def _serve(connection: socket.socket, message: dict[str, Any], verifiers: dict[s
             if checking:
                 line = _encode([place, _check(verifiers[item.verifier], item)])
             else:
-                score = score_request(item, message["threshold"], verifiers[item.task.verifier])
+                score = score_request(item, message["threshold"], verifiers[item.task.verifier], tags)
                 line = _encode([place, score_out(score)])
         except Exception as error:  # every failure of a verifier is recorded, as a crash of this output only
             failure = _describe(error)
@@ -109,7 +112,7 @@ def _serve(connection: socket.socket, message: dict[str, Any], verifiers: dict[s
 
 def _check(verifier: Verifier, problem: Problem) -> str | None:
     try:
-        verifier.check_gold(problem)
+        check_all_golds(verifier, problem)
     except InputError as error:
         return str(error)
     return None
