@@ -86,7 +86,7 @@ def check(pair: dict) -> None:
         ("math", "#### 42", {}, 'options.format = "gsm8k"'),
         ("math", r"We get $\boxed{42}$.", {}, 'options.format = "math"'),
         ("math", "<answer>42</answer>", {}, "stands in tags"),
-        ("math", '["4", "5"]', {}, 'meta\\["golds"\\]'),
+        ("math", '["4", "5"]', {}, 'meta\\["any_of"\\]'),
         ("math", "2+3=6", {}, "not readable as mathematics"),
         ("math", r"\frac{1}{0}", {}, "no value"),
         ("math", "(1,000)", {}, "not readable as mathematics"),

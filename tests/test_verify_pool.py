@@ -104,7 +104,7 @@ def test_a_timeout_a_crash_and_an_unparseable_answer_are_three_results(pool: Ver
 @pytest.mark.slow
 def test_mathematics_without_end_is_a_timeout_and_leaves_the_others_alone() -> None:
     with VerifierPool(1, 1.0) as pool:
-        outputs = [r"\boxed{9^{9^{9^9}}}", r"\boxed{\binom{10^{9}}{10^{8}}}", r"\boxed{x+5-x}"]
+        outputs = [r"\boxed{9^{9^{9^9}}}", r"\boxed{\prod_{k=1}^{10^8} (k^2+1)}", r"\boxed{x+5-x}"]
         scores = pool.score([request(output, "5", "math") for output in outputs])
     assert [(s.parse, s.correct) for s in scores] == [
         (Parse.OK, False),
@@ -113,12 +113,18 @@ def test_mathematics_without_end_is_a_timeout_and_leaves_the_others_alone() -> N
     ]
 
 
+def test_the_deadline_counts_processor_time_so_that_waiting_for_it_fails_nobody(pool: VerifierPool) -> None:
+    """Twice the deadline by the clock and next to nothing of the processor: as on a machine that others keep busy."""
+    scores = pool.score(scripted("sleep 0.9", "1"))
+    assert [(score.parse, score.answer) for score in scores] == [(Parse.OK, "sleep 0.9"), (Parse.OK, "1")]
+
+
 SCRIPTS = st.one_of(
     st.text(max_size=12).filter(lambda text: text.partition(" ")[0] not in SPECIAL),
     st.sampled_from(["raise x", "reward 0.25", "reward 1", "print noise", "nothing"]),
 )
-SPECIAL = {"hang", "compute", "exit", "sysexit", "kill", "raise", "memory", "print", "interrupted", "pid", "modules",
-           "mark", "reward", "badscore", "nothing"}  # fmt: skip
+SPECIAL = {"hang", "sleep", "compute", "exit", "sysexit", "kill", "raise", "memory", "print", "interrupted", "pid",
+           "modules", "mark", "reward", "badscore", "nothing"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

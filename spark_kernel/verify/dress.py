@@ -109,7 +109,8 @@ PLAIN = {
     "vee": r"\text{ or }",
 }
 UNIT_VECTOR = re.compile(r"\\?[ij]|\\?[ij]math|k")
-COMMAND = re.compile(r"\\\\|\\([A-Za-z]+)\*?|\\(.)", re.DOTALL)
+# A star belongs to few names: behind others it is Markdown or a product.
+COMMAND = re.compile(r"\\\\|\\([A-Za-z]+)(?:(?<=operatorname)\*|(?<=[hv]space)\*)?|\\(.)", re.DOTALL)
 GROUP = re.compile(r"\\.|[{}]", re.DOTALL)
 ROW_SPACE = re.compile(r"(\\\\)\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in|mu|sp|bp)\s*\]")
 ENVIRONMENT = re.compile(
@@ -190,7 +191,7 @@ def _without_layer(text: str) -> str:
     if "{,}" in text or "\\" in text or "~" in text:
         text = GROUPED.sub(lambda match: re.sub(r"\D", "", match[0]), text).replace("~", " ")
     if "\\" in text:
-        text = _rewrite(text)
+        text = _rewrite(_without_wrapper(text))
         text = DEGREES.sub(r"^\\circ ", text)
     if "'" in text and "^" in text:
         text = PRIME.sub(lambda m: m[1] or m[2], text)
@@ -198,13 +199,24 @@ def _without_layer(text: str) -> str:
     for opening, closing in DELIMITERS:
         if text.startswith(opening) and text.endswith(closing):
             inner = text[len(opening) : len(text) - len(closing)]
-            if len(text) >= len(opening) + len(closing) and inner.strip() and opening not in inner:
+            again = inner.strip().startswith(opening) and inner.strip().endswith(closing)  # one layer of several
+            if len(text) >= len(opening) + len(closing) and inner.strip() and (again or opening not in inner):
                 text = inner.strip()
     if text.startswith("{") and group_end(text, 0) == len(text) - 1 and not _is_set(text[1:-1]):
         text = text[1:-1].strip()
     if text.startswith("\\text{") and group_end(text, 5) == len(text) - 1:
         text = text[6:-1].strip()
     return _without_dollars(text) if "$" in text else text
+
+
+def _without_wrapper(text: str) -> str:
+    """The content of a command that encloses everything: its braces are no set's."""
+    match = COMMAND.match(text)
+    if match is None or match[1] not in FONTS | UPRIGHT | AFTER_ONE_ARGUMENT:
+        return text
+    start = _argument(text, match.end())[1] if match[1] in AFTER_ONE_ARGUMENT else match.end()
+    inner, end = _argument(text, start)
+    return inner.strip() if end == len(text) else text
 
 
 def _rewrite(text: str) -> str:
@@ -296,9 +308,10 @@ def _upright(inner: str) -> str:
     if not any(character.isalpha() for character in plain):
         return inner
     if "{" in plain or "\\" in plain:
-        inner = re.sub(r"[{}]", "", without_text_commands(_rewrite(inner)))
+        inner = without_text_commands(_rewrite(inner))
         if "\\" in inner:
             return f" {inner} "
+        inner = re.sub(r"[{}]", "", inner)
     return rf"\text{{{inner}}}"
 
 
@@ -316,6 +329,7 @@ def _is_set(inner: str) -> bool:
     r"""Whether braces around this mean a set: it has a separator that stands in no inner bracket."""
     if THOUSANDS.fullmatch(inner.strip()):
         return False  # what a font command leaves around a number
+    inner = inner.replace("\\langle", "(").replace("\\rangle", ")")
     depth = 0
     for place, character in enumerate(inner):
         if character in "{([":

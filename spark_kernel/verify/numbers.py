@@ -45,6 +45,7 @@ ASSIGNMENT = re.compile(r"[A-Za-z](?:_(?:\{\w+\}|\w))?\s*=\s*(?!=)")
 APPROXIMATELY = re.compile(
     r"(?:\\approx(?![A-Za-z])|\\sim(?![A-Za-z])|(?:approximately|about|around|roughly|exactly)\b)\s*"
 )
+PAIR = re.compile(r"\([^(),]+\)")
 EACH = re.compile(r"\s*(?:(?:/|per\b|an?\b|every\b)\s*[A-Za-z]+|\beach(?:\s+[A-Za-z]+)?)\s*$")
 LETTER_UNIT = re.compile(r"[A-Za-z]")
 
@@ -83,7 +84,7 @@ def read_number(content: str) -> Number | None:
     approximate = APPROXIMATELY.match(text)
     text = text[approximate.end() :] if approximate else text
     # A comma within brackets separates: (1,234) is a pair.
-    if len(text) > 2 and (text[0], text[-1]) in (("(", ")"), ("{", "}")) and not set(text[1:-1]) & set("(){},"):
+    if PAIR.fullmatch(text) or (text[:1] == "{" and text[-1:] == "}" and not set(text[1:-1]) & set("{},")):
         text = text[1:-1].strip()
     match = NUMBER.fullmatch(text)
     if match is None:

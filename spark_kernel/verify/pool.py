@@ -26,6 +26,9 @@ CHUNK = 128
 POLL_SECONDS = 1.0
 MEMORY_BYTES = 4 << 30
 
+STALL_FACTOR = 10.0
+"""How many times its deadline an output may take by the clock, on a machine too busy to give it its processor time."""
+
 Encode = Callable[[Sequence[int]], bytes]
 Progress = Callable[[int, int], None]
 
@@ -38,13 +41,20 @@ class VerifierPool:
 
     Args:
         workers: worker processes.
-        deadline_seconds: wall-clock seconds one output may take; loading a library does not count.
+        deadline_seconds: processor seconds one output may take, so that a busy machine fails nobody; loading does
+            not count. A worker that neither ends nor uses up its processor time is ended after `STALL_FACTOR` times
+            as long. Where the system does not tell a worker's processor time, these are seconds of the clock.
         correct_threshold: an answer that was read and has at least this reward is correct.
         memory_bytes: address space of a worker; an output that needs more is a crash.
     """
 
     def __init__(
-        self, workers: int, deadline_seconds: float, correct_threshold: float = 1.0, *, memory_bytes: int = MEMORY_BYTES
+        self,
+        workers: int,
+        deadline_seconds: float,
+        correct_threshold: float = 1.0,
+        *,
+        memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         if workers < 1 or not deadline_seconds > 0:
             raise InputError(
@@ -181,7 +191,14 @@ class VerifierPool:
     def _time_left(self, worker: WorkerHandle, now: float) -> float:
         if worker.item_started is None:
             return worker.loading_since + LOAD_SECONDS - now
-        return worker.item_started + self._deadline - now
+        left = worker.item_started + self._deadline - now
+        if left > 0:
+            return left
+        used = worker.cpu_seconds()
+        if used is None:
+            return left
+        stalled = worker.item_started + STALL_FACTOR * self._deadline - now
+        return min(self._deadline - (used - worker.item_cpu), stalled)
 
     def _receive(self, worker: WorkerHandle, job: _Job) -> None:
         messages = worker.read()
@@ -199,7 +216,7 @@ class VerifierPool:
             else:
                 job.finish(worker.chunk[message[0]], message[1])
                 worker.done = message[0] + 1
-            worker.item_started = time.monotonic()
+            worker.begin_item()
 
     def _bury(self, worker: WorkerHandle, job: _Job, how: str) -> None:
         """The worker died by itself: a crash of the output it was at, if it was at one."""
@@ -227,7 +244,7 @@ class VerifierPool:
                     job.finish(worker.chunk[message[0]], message[1])
                     worker.done = message[0] + 1
         if worker.busy and worker.current == late_item:
-            reason = f"The verifier took longer than its deadline of {self._deadline:g} s."
+            reason = f"The verifier took longer than its deadline of {self._deadline:g} s of processor time."
             job.lose(late_item, Parse.TIMEOUT, reason)
             self._requeue(worker, job, worker.rest)
         else:

@@ -16,6 +16,8 @@ from typing import Any
 from spark_kernel.errors import SparkError
 
 WORKER_MODULE = "spark_kernel.verify.worker"
+CPU_CLOCK = 2
+"""What Linux adds to a process id to name that process's clock of scheduled time (CPUCLOCK_SCHED)."""
 LOAD_SECONDS = 300.0
 """Longest that starting an interpreter and importing scoring libraries may take, on a busy machine."""
 
@@ -24,13 +26,15 @@ class WorkerHandle:
     """One worker process and the chunk it is at.
 
     `chunk` holds the caller's item numbers, `done` how many of them are answered; `item_started` is the time at
-    which the worker began the current one (None while it loads), so that the deadline is the item's alone.
+    which the worker began the current one (None while it loads) and `item_cpu` the processor time it had used by then,
+    so that the deadline is the item's alone.
     """
 
     def __init__(self, memory_bytes: int) -> None:
         self.chunk: Sequence[int] = ()
         self.done = 0
         self.item_started: float | None = None
+        self.item_cpu = 0.0
         self.served = False
         self._buffer = bytearray()
         self.connection, theirs = socket.socketpair()
@@ -71,6 +75,20 @@ class WorkerHandle:
     def rest(self) -> Sequence[int]:
         """The items after the current one."""
         return self.chunk[self.done + 1 :]
+
+    def begin_item(self) -> None:
+        """Note that the current item starts now."""
+        self.item_started = time.monotonic()
+        self.item_cpu = self.cpu_seconds() or 0.0
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time the worker has used; None where the system does not tell (not Linux), or it is gone."""
+        if not sys.platform.startswith("linux"):
+            return None
+        try:
+            return time.clock_gettime((~self._process.pid << 3) | CPU_CLOCK)
+        except OSError:
+            return None
 
     def assign(self, chunk: Sequence[int], line: bytes) -> None:
         """Hand it a chunk.

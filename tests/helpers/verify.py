@@ -36,6 +36,8 @@ class Scripted:
         word, _, rest = request.output.partition(" ")
         if word == "hang":
             time.sleep(1000)
+        if word == "sleep":
+            time.sleep(float(rest))
         if word == "compute":  # holds the interpreter lock: no signal handler of Python's could run
             return Score(1.0, True, Parse.OK, str(len(str(7 ** (10**9)))))
         if word == "exit":
