@@ -44,7 +44,10 @@ def advice(gold: str, reading: Reading | None) -> str:
             'problems.options.format = "gsm8k" reads it'
         )
     if LISTED.search(gold):
-        return 'it is a list as one text: give a list of acceptable golds, or the verifier "any_of" with them in meta["any_of"]'
+        return (
+            'it is a list as one text: give a list of acceptable golds, or the verifier "any_of" with them in '
+            'meta["any_of"]'
+        )
     if match := TAGGED.search(gold):
         return f'its answer "{shorten(match[2])}" stands in tags; write that alone'
     boxes = read_boxes(gold)
