@@ -27,7 +27,7 @@ def ask_data(
     """What the page sends when "Ask" is clicked."""
     fields = {
         "question": question, "first": model, "second": second, "image": None, "gold": "", "verifier": "math",
-        "temperature": 0, "new_tokens": 64, "reflections": 1, "view": "answer", "seed": 0,
+        "temperature": 0, "new_tokens": 64, "reflections": 1, "view": "answer", "seed": 0, "faithful": False,
     }  # fmt: skip
     return list((fields | change).values())
 

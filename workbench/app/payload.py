@@ -152,6 +152,8 @@ def _rule(block: Any) -> Rule:
             return _name
         case gr.Slider | gr.Number:
             return _number
+        case gr.Checkbox:
+            return _truth
         case gr.Image:
             return _file
         case gr.Dataset:
@@ -187,6 +189,12 @@ def _text(value: Any, most: int | None = None) -> str | None:
     if not isinstance(value, str) or (most is not None and len(value) > most):
         raise InputError(REFUSED)
     return value.encode("utf-8", "replace").decode()
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(REFUSED)
+    return value
 
 
 def _name(value: Any) -> str | None:
