@@ -163,16 +163,19 @@ def test_the_starter_model_gets_what_the_quickstart_records_before_training(
     assert RunReader(tmp_path / "found").evaluation(0) == json.loads(json.dumps(summary))
 
 
-def test_settings_can_be_given_and_a_pool_of_other_problems_is_left_out(
+def test_settings_can_be_given_and_what_of_the_pool_is_not_evaluated_is_left_out(
     full: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--evaluation.problems", "2", "--evaluation.samples", "3", "--rollout.max_new_tokens=20"]
     assert main(["eval", str(full), "--out", "found", *flags]) == 0
     found = RunReader("found")
-    assert "The frozen lines are left out" in capsys.readouterr().out
+    assert "of the first evaluation: the others are not evaluated." in " ".join(capsys.readouterr().out.split())
     assert len(rows(Path("found"), 2)["eval_problems"]) == 2
     assert found.evaluation(2)["lines"]["solve"]["accuracy"]["n"] == 6
-    assert not any(name.startswith("frozen/") for name in found.evaluation(2)["lines"])
+    evaluated = {row["id"] for row in rows(Path("found"), 2)["eval_problems"]}
+    frozen = [row for row in rows(Path("found"), 2)["eval_tasks"] if row["part"].startswith("frozen/")]
+    assert frozen
+    assert {row["problem_id"] for row in frozen} <= evaluated
     config = yaml.safe_load(found.config_yaml)
     assert (config["evaluation"]["samples"], config["rollout"]["max_new_tokens"]) == (3, 20)
 

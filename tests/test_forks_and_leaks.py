@@ -10,7 +10,7 @@ import pytest
 
 from spark_kernel.errors import InputError
 from spark_kernel.evaluate.leaks import trained_problems
-from spark_kernel.problems.held_out import held_out_position
+from spark_kernel.problems.held_out import CANONICAL_FORM, held_out_position
 from spark_kernel.records import ExclusionReason, Problem
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.training import lifecycle
@@ -57,7 +57,8 @@ def test_eval_refuses_a_larger_share_that_reaches_into_what_was_trained_on(
     assert main(["eval", str(run), *flags]) == 2
     said = capsys.readouterr().err
     positions = {
-        name: held_out_position(Problem(name, f"What is number {name[1:]}?", "", "")) for name in trained_ids(run)
+        name: held_out_position(Problem(name, f"What is number {name[1:]}?", "", ""), CANONICAL_FORM)
+        for name in trained_ids(run)
     }
     leaked = {name for name, position in positions.items() if position < 0.7}
     assert len(leaked) > 5

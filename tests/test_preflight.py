@@ -113,7 +113,7 @@ def test_gradients_moments_and_reference_copy_are_those_of_a_real_learner(
     estimate = estimate_memory(weighed(settings), settings, DEMAND)
     assert estimate.fixed["weights"] == size_of(policy.network.parameters())
     assert estimate.fixed["optimizer"] == size_of(moments)
-    copy = 0 if lora else size_of(learner._reference.parameters())  # type: ignore[union-attr]
+    copy = 0 if lora.enabled else size_of(learner._reference.parameters())  # type: ignore[union-attr]
     assert estimate.fixed["reference copy"] == copy
     assert estimate.training["gradients"] == sum(gradients)
 

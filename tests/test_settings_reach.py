@@ -331,7 +331,7 @@ CHANGES: dict[str, Change] = {
     "recycle.minimum": Change(25, lived),
     "recycle.max_age": Change(0, lived),
     "recycle.order": Change("fifo", lived, {"recycle__minimum": 3}),
-    "recycle.mixed_pairwise_share": Change(0.0, lived),
+    "recycle.mixed_pairwise_share": Change(0.0, lived, {"recycle__mixed_pairwise_share": 1.0}),
     "recycle.judge_view": Change("answer", lived),
     "recycle.reflection_view": Change("answer", lived),
     "recycle.reflection_correct_share": Change(1.0, lived),
