@@ -187,6 +187,11 @@ def test_nothing_but_the_module_and_the_sampler_runs_trunk_or_head() -> None:
     def files(pattern: str) -> set[str]:
         return {name for name, text in sources.items() if re.search(pattern, text)}
 
-    assert files(r"\.base_model\(") == {"models/group_batches.py", "models/block_mask.py", "rollout/decoding.py"}
+    assert files(r"\.base_model\(") == {
+        "models/group_batches.py",
+        "models/block_mask.py",
+        "models/packed.py",
+        "rollout/decoding.py",
+    }
     assert files(r"\.hidden\(") == {"models/group_forward.py"}
     assert files(r"import .*output_projection") == {"models/group_forward.py", "rollout/decoding.py"}

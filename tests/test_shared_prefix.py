@@ -16,6 +16,7 @@ from spark_kernel.config.sections import LoraSection, ModelSection
 from spark_kernel.models import block_mask
 from spark_kernel.models.block_mask import BlockBatch
 from spark_kernel.models.group_batches import CachedBatch, MakeBatch, PaddedBatch
+from spark_kernel.models.packed import PackedBatch
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.prefix_form import PrefixForm, choose_form
 from spark_kernel.prompts.prompt import Prompt
@@ -25,7 +26,7 @@ from spark_kernel.rollout.transformers_engine import TransformersEngine
 from tests.helpers.tiny_models import ARCHITECTURES, save_tiny_architecture
 
 Outputs = list[list[list[int]]]
-FORMS: dict[str, MakeBatch] = {"cached": CachedBatch.make, "block": BlockBatch.make}
+FORMS: dict[str, MakeBatch] = {"cached": CachedBatch.make, "block": BlockBatch.make, "packed": PackedBatch.make}
 OUTPUTS: Outputs = [[list(range(5, 17)), [7], list(range(40, 45))], [[20, 21], [22, 23, 24]], [[9] * 20]]
 PROMPTS = ["one?", "a much longer question it is, longer than any window", "three"]
 

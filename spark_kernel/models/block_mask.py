@@ -118,11 +118,11 @@ def attention_masks(network: Any, block_B_T: Tensor, steps_B_T: Tensor) -> Tenso
     window = sliding_window(config)
     types = set(getattr(config, "layer_types", None) or ())
     if not types:
-        return _in_form(network, visible(block_B_T, steps_B_T, window))
+        return in_form(network, visible(block_B_T, steps_B_T, window))
     if types == {"full_attention"}:
-        return _in_form(network, visible(block_B_T, steps_B_T, None))
+        return in_form(network, visible(block_B_T, steps_B_T, None))
     windows = {"full_attention": None, "sliding_attention": window}
-    return {name: _in_form(network, visible(block_B_T, steps_B_T, windows[name])) for name in types}
+    return {name: in_form(network, visible(block_B_T, steps_B_T, windows[name])) for name in types}
 
 
 def sliding_window(config: Any) -> int | None:
@@ -133,8 +133,8 @@ def sliding_window(config: Any) -> int | None:
     return int(window) if window else None
 
 
-def _in_form(network: Any, seen: Tensor) -> Tensor:
-    """bool for PyTorch's scaled dot product attention; for plain attention what is added to the scores."""
+def in_form(network: Any, seen: Tensor) -> Tensor:
+    """A mask as the network takes it: bool for PyTorch's scaled dot product attention, else what is added to scores."""
     if "sdpa" in str(network.config._attn_implementation):
         return seen
     dtype = network.dtype

@@ -10,9 +10,12 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from spark_kernel.models.flex_attention import attend
 
 NAME = "spark_grouped_sdpa"
 
@@ -31,7 +34,7 @@ def grouped_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | BlockMask | None,
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,
@@ -41,6 +44,8 @@ def grouped_attention(
 
     Only a single query position (Q = 1) with fewer key-value than query heads takes the short way.
     """
+    if isinstance(attention_mask, BlockMask):
+        return attend(query, key, value, attention_mask, scaling), None
     rows, heads, queries, size = query.shape
     shared = key.shape[1]
     if queries != 1 or shared == heads or kwargs.get("position_bias") is not None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from spark_kernel.models.block_mask import BlockBatch
 from spark_kernel.models.group_batches import CachedBatch, MakeBatch, PaddedBatch
+from spark_kernel.models.grouped_attention import NAME as GROUPED
+from spark_kernel.models.packed import PackedBatch
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
-MASKED = {"sdpa", "eager", "spark_grouped_sdpa"}
+MASKED = {"sdpa", "eager", GROUPED}
 
 
 class PrefixForm(StrEnum):
@@ -21,6 +23,8 @@ class PrefixForm(StrEnum):
     """Prompts, then outputs behind a repeated key-value cache: the fastest."""
     BLOCK = "block"
     """One row per group under a block mask: works with gradient checkpointing."""
+    PACKED = "packed"
+    """All groups in one row under a block mask, by FlexAttention: for a GPU; works with gradient checkpointing."""
     PADDED = "padded"
     """Prompt and output in every row: works with everything."""
 
@@ -28,6 +32,7 @@ class PrefixForm(StrEnum):
 BATCHES: Mapping[PrefixForm, MakeBatch] = {
     PrefixForm.CACHED: CachedBatch.make,
     PrefixForm.BLOCK: BlockBatch.make,
+    PrefixForm.PACKED: PackedBatch.make,
     PrefixForm.PADDED: PaddedBatch.make,
 }
 
@@ -64,10 +69,13 @@ def choose_form(network: Any, *, shared: bool = True, checkpointing: bool = Fals
         return ChosenForm(
             PrefixForm.PADDED, "The prompt is computed for every output: its layers share keys and values."
         )
+    attention = str(network.config._attn_implementation)
+    with_eyes = getattr(network.config, "vision_config", None) is not None
+    if attention == GROUPED and network.device.type == "cuda" and not with_eyes:
+        return ChosenForm(PrefixForm.PACKED)
     if not checkpointing:
         return ChosenForm(PrefixForm.CACHED)
-    attention = str(network.config._attn_implementation)
-    if attention not in MASKED or getattr(network.config, "vision_config", None) is not None:
+    if attention not in MASKED or with_eyes:
         return ChosenForm(
             PrefixForm.PADDED,
             "The prompt is computed for every output: gradient checkpointing excludes a cached prompt, and "

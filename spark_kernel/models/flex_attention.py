@@ -1,0 +1,49 @@
+"""Attention under a block mask by PyTorch's FlexAttention, compiled for the GPU.
+
+The kernel skips blocks of 128 x 128 in which nothing is seen, reads keys and values of grouped heads once and saves no
+mask. It is compiled at its first use, for all lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+BLOCK = 128
+"""Side of the blocks that are computed or skipped whole, in tokens: rows are padded to multiples of it."""
+
+MaskRule = Callable[[Any, Any, Tensor, Tensor], Tensor]
+"""(batch, head, query index, key index) -> whether the query sees the key, for index tensors that broadcast."""
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    return torch.compile(function, dynamic=True)
+
+
+def block_mask(rule: MaskRule, tokens: int, device: torch.device) -> BlockMask:
+    """The rule as blocks, for one row of so many tokens."""
+    return create_block_mask(rule, None, None, tokens, tokens, device=device, BLOCK_SIZE=BLOCK, _compile=True)
+
+
+def dense_mask(rule: MaskRule, tokens: int, device: torch.device) -> Tensor:
+    """The rule as one tensor, bool [1, 1, T, T]: the plain way, and what a CPU takes."""
+    index = torch.arange(tokens, device=device)
+    return rule(None, None, index.unsqueeze(1), index.unsqueeze(0))[None, None]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scale: float | None) -> Tensor:
+    """Attention of queries [1, H, T, D] to keys and values [1, K, T, D] under a mask: [1, T, H, D].
+
+    Under autocast the values are in the precision of the arithmetic, queries and keys, which were rotated in float32,
+    are not.
+    """
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    shared = key.shape[1] != query.shape[1]
+    output: Tensor = _compiled(flex_attention)(query, key, value, block_mask=mask, scale=scale, enable_gqa=shared)
+    return output.transpose(1, 2).contiguous()
