@@ -17,8 +17,9 @@ from spark_kernel.config.sections import LearnerSection, ModelSection, Objective
 from spark_kernel.learner.progress import Totals
 from spark_kernel.learner.selection import TrainingGroup, micro_batches, select
 from spark_kernel.learner.step_loss import (
-    add_loss,
     add_mismatch,
+    add_sums,
+    batch_sums,
     micro_batch_loss,
     mismatch_figures,
     sampler_logprobs,
@@ -230,7 +231,8 @@ def test_sums_for_the_report_are_per_kind_and_over_all() -> None:
     loss = micro_batch_loss(groups, new, old, reference, step_scales(groups, chosen), chosen, constant_length=7)
     entropy = torch.arange(1.0, 8.0, dtype=torch.float64)
     totals = Totals()
-    add_loss(totals, groups, loss, entropy)
+    sums = batch_sums(groups, loss, entropy)
+    add_sums(totals, sums, sums.values.tolist())
     assert (totals.get("tokens"), totals.get("solve/tokens"), totals.get("pointwise/tokens")) == (7, 3, 4)
     assert (totals.get("entropy"), totals.get("solve/entropy"), totals.get("pointwise/entropy")) == (28, 6, 22)
     assert totals.get("ratio") == pytest.approx(float((new - old).exp().sum()))
@@ -238,7 +240,7 @@ def test_sums_for_the_report_are_per_kind_and_over_all() -> None:
     assert totals.get("solve/kl") == pytest.approx(float((d.exp() - d - 1)[:3].sum()))
     assert totals.get("bounded_share") == int(((old - step.take("sampler", ids)).exp() > 1.05).sum()) > 0
     assert totals.get("total_loss") == pytest.approx(float(loss.total))
-    add_loss(totals, groups, loss, entropy)
+    add_sums(totals, sums, sums.values.tolist())
     assert totals.get("entropy") == 56
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -56,18 +57,22 @@ def micro_batch_loss(
         constant_length: likewise.
     """
     rollouts = [rollout for group in batch for rollout in group.rollouts]
-    device, dtype = logprobs_N.device, logprobs_N.dtype
+    dtype = logprobs_N.dtype
+
+    def there(values: Tensor) -> Tensor:
+        return values.to(logprobs_N.device, non_blocking=True)
+
     advantages = [_advantage(rollout.advantage, objective) for rollout in rollouts]
     kinds = [str(group.kind) for group in batch for _ in group.rollouts]
     return policy_loss(
         LossInputs(
             logprobs_N=logprobs_N,
             old_logprobs_N=old_logprobs_N,
-            sampler_logprobs_N=sampler_logprobs(batch).to(device, dtype),
+            sampler_logprobs_N=there(sampler_logprobs(batch).to(dtype)),
             reference_logprobs_N=reference_logprobs_N,
-            advantages_S=torch.tensor(advantages, device=device, dtype=dtype),
-            lengths_S=torch.tensor([len(rollout.token_ids) for rollout in rollouts], device=device),
-            scales_S=torch.tensor([scales[kind] for kind in kinds], device=device, dtype=dtype),
+            advantages_S=there(torch.tensor(advantages, dtype=dtype)),
+            lengths_S=there(torch.tensor([len(rollout.token_ids) for rollout in rollouts])),
+            scales_S=there(torch.tensor([scales[kind] for kind in kinds], dtype=dtype)),
         ),
         objective,
         constant_length=constant_length,
@@ -80,9 +85,22 @@ def sampler_logprobs(groups: Sequence[TrainingGroup]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def add_loss(totals: Totals, batch: Sequence[TrainingGroup], loss: PolicyLoss, entropy_N: Tensor) -> None:
-    """Add a micro-batch's token sums, over all kinds and for each."""
-    values = {
+@dataclass(frozen=True, slots=True)
+class BatchSums:
+    """A micro-batch's token sums, over all kinds and for each, left where they were computed.
+
+    Reading them waits for the device, so they are read once, when the optimizer step's last micro-batch is under way.
+    `values` [K] by `names`, float64, the whole loss first; `counts` are known without the device.
+    """
+
+    counts: Mapping[str, int]
+    names: tuple[str, ...]
+    values: Tensor
+
+
+def batch_sums(batch: Sequence[TrainingGroup], loss: PolicyLoss, entropy_N: Tensor) -> BatchSums:
+    """The sums of a micro-batch."""
+    tokens = {
         "loss": loss.loss_N,
         "kl": loss.kl_N,
         "entropy": entropy_N,
@@ -90,21 +108,32 @@ def add_loss(totals: Totals, batch: Sequence[TrainingGroup], loss: PolicyLoss, e
         "ratio": loss.ratio_N,
         "bounded_share": loss.bounded_N,
     }
-    totals.add("total_loss", float(loss.total.detach()))
-    names = sorted({str(group.kind) for group in batch})
-    kind_of_row = [names.index(str(group.kind)) for group in batch for _ in group.rollouts]
-    lengths = [len(rollout.token_ids) for group in batch for rollout in group.rollouts]
-    kind_of_token = torch.tensor(kind_of_row, device=entropy_N.device).repeat_interleave(
-        torch.tensor(lengths, device=entropy_N.device)
-    )
-    totals.add("tokens", sum(lengths))
-    for index, name in enumerate(names):
-        mask = kind_of_token == index
-        totals.add(f"{name}/tokens", int(mask.sum()))
-        for key, value_N in values.items():
-            totals.add(f"{name}/{key}", float(value_N[mask].double().sum()))
-    for key, value_N in values.items():
-        totals.add(key, float(value_N.double().sum()))
+    counts = {"tokens": len(entropy_N)}
+    values = {"total_loss": loss.total.detach().double()}
+    values |= {name: value_N.double().sum() for name, value_N in tokens.items()}
+    for kind, places in _places_of_kinds(batch).items():
+        counts[f"{kind}/tokens"] = len(places)
+        chosen = places.to(entropy_N.device, non_blocking=True)
+        values |= {f"{kind}/{key}": value_N[chosen].double().sum() for key, value_N in tokens.items()}
+    return BatchSums(counts, tuple(values), torch.stack(list(values.values())))
+
+
+def add_sums(totals: Totals, sums: BatchSums, values: Sequence[float]) -> None:
+    """Add a micro-batch's sums, `values` being its tensor of them as numbers."""
+    for name, count in sums.counts.items():
+        totals.add(name, count)
+    for name, value in zip(sums.names, values, strict=True):
+        totals.add(name, value)
+
+
+def _places_of_kinds(batch: Sequence[TrainingGroup]) -> dict[str, Tensor]:
+    """For every kind which of the batch's tokens are of it, on the CPU."""
+    places: dict[str, list[Tensor]] = {}
+    start = 0
+    for group in batch:
+        places.setdefault(str(group.kind), []).append(torch.arange(start, start + group.loss_tokens))
+        start += group.loss_tokens
+    return {kind: torch.cat(parts) for kind, parts in sorted(places.items())}
 
 
 def add_mismatch(totals: Totals, learner_N: Tensor, sampler_N: Tensor) -> None:

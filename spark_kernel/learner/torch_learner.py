@@ -10,6 +10,7 @@ by the number of loss tokens of the whole step, kind by kind.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,8 +27,10 @@ from spark_kernel.learner.progress import Totals, UpdateProgress
 from spark_kernel.learner.schedule import learning_rate
 from spark_kernel.learner.selection import TrainingGroup, micro_batches, minibatches, select
 from spark_kernel.learner.step_loss import (
-    add_loss,
+    BatchSums,
     add_mismatch,
+    add_sums,
+    batch_sums,
     micro_batch_loss,
     mismatch_figures,
     sampler_logprobs,
@@ -167,11 +170,14 @@ class TorchLearner:
         scales = step_scales(step, self.objective)
         on_policy: list[tuple[Tensor, Tensor]] = []
         self.optimizer.zero_grad(set_to_none=True)
+        batches = self._micro_batches(step)
+        sums: list[BatchSums] = []
         with self.policy.recomputing():
-            for batch in self._micro_batches(step):
+            for batch in batches:
                 check_stop()
-                self._backward(batch, scales, progress, totals, on_policy)
+                sums.append(self._backward(batch, scales, progress, on_policy))
         check_stop()
+        self._read(batches, sums, totals)
         if on_policy:
             learner_N, sampler_N = (torch.cat(parts) for parts in zip(*on_policy, strict=True))
             add_mismatch(totals, learner_N, sampler_N)
@@ -195,27 +201,40 @@ class TorchLearner:
         batch: list[TrainingGroup],
         scales: dict[str, float],
         progress: UpdateProgress,
-        totals: Totals,
         on_policy: list[tuple[Tensor, Tensor]],
-    ) -> None:
-        """Forward and backward pass of one micro-batch; sums for the report are added to `totals`."""
+    ) -> BatchSums:
+        """Forward and backward pass of one micro-batch, and its sums; nothing in it waits for the device."""
         with self.policy.loaded.arithmetic():
             logprobs, entropy = self._logprobs(self.policy.group_forward, batch)
         if progress.old_logprobs is None:
             old = logprobs.detach()
-            on_policy.append((old.cpu(), sampler_logprobs(batch)))
+            on_policy.append((old, sampler_logprobs(batch)))
         else:
             rollouts = [rollout for group in batch for rollout in group.rollouts]
-            old = torch.cat([progress.old_logprobs[rollout.id] for rollout in rollouts]).to(logprobs.device)
+            old = torch.cat([progress.old_logprobs[rollout.id] for rollout in rollouts])
+            old = old.to(logprobs.device, non_blocking=True)
         reference = self._reference_logprobs(batch) if self.objective.beta > 0 else None
         loss = micro_batch_loss(
             batch, logprobs, old, reference, scales, self.objective, constant_length=self.constant_length
         )
-        if not torch.isfinite(loss.total):
-            self.optimizer.zero_grad(set_to_none=True)
-            raise NonFiniteError(_non_finite("loss", batch))
         loss.total.backward()
-        add_loss(totals, batch, loss, entropy)
+        return batch_sums(batch, loss, entropy)
+
+    def _read(self, batches: list[list[TrainingGroup]], sums: list[BatchSums], totals: Totals) -> None:
+        """Add up a step's sums: one wait for the device.
+
+        Raises:
+            NonFiniteError: a loss is not finite; the gradient is thrown away.
+        """
+        if not sums:
+            return
+        numbers = iter(torch.cat([part.values for part in sums]).tolist())
+        for batch, part in zip(batches, sums, strict=True):
+            values = [next(numbers) for _ in part.names]
+            if not math.isfinite(values[0]):
+                self.optimizer.zero_grad(set_to_none=True)
+                raise NonFiniteError(_non_finite("loss", batch))
+            add_sums(totals, part, values)
 
     def _micro_batches(self, groups: Sequence[TrainingGroup]) -> list[list[TrainingGroup]]:
         lengths = [self.policy.encoder.count_tokens(group.prompt) for group in groups]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spark_kernel.objective.losses import sequence_sums
+from spark_kernel.objective.losses import per_token, sequence_sums
 
 
 def importance_weights(
@@ -31,7 +31,7 @@ def importance_weights(
     """
     difference_N = (old_logprobs_N - sampler_logprobs_N).detach()
     if level == "sequence":
-        difference_N = sequence_sums(difference_N, lengths_S).repeat_interleave(lengths_S)
+        difference_N = per_token(sequence_sums(difference_N, lengths_S), lengths_S, len(difference_N))
     elif level != "token":
         raise ValueError(f"importance_level = {level!r} is unknown: token, sequence")
     weights_N = torch.exp(difference_N)

@@ -12,8 +12,13 @@ from torch import Tensor
 
 def sequence_sums(values_N: Tensor, lengths_S: Tensor) -> Tensor:
     """Sum over the tokens of each sequence [S]."""
-    sequence_of_token = torch.repeat_interleave(torch.arange(len(lengths_S), device=values_N.device), lengths_S)
+    sequence_of_token = per_token(torch.arange(len(lengths_S), device=values_N.device), lengths_S, len(values_N))
     return values_N.new_zeros(len(lengths_S)).index_add(0, sequence_of_token, values_N)
+
+
+def per_token(values_S: Tensor, lengths_S: Tensor, tokens: int) -> Tensor:
+    """Each sequence's value for each of its tokens [N]; with N given, the device need not be asked for the sum."""
+    return values_S.repeat_interleave(lengths_S, output_size=tokens)
 
 
 def token_ratio(logprobs_N: Tensor, old_logprobs_N: Tensor) -> Tensor:
@@ -27,7 +32,7 @@ def sequence_ratio(logprobs_N: Tensor, old_logprobs_N: Tensor, lengths_S: Tensor
     s = exp(1/T * sum over the sequence of (logp - logp_old))
     """
     means_S = sequence_sums(logprobs_N - old_logprobs_N, lengths_S) / lengths_S
-    return torch.exp(means_S).repeat_interleave(lengths_S)
+    return per_token(torch.exp(means_S), lengths_S, len(logprobs_N))
 
 
 def clipped_surrogate(

@@ -15,6 +15,7 @@ from spark_kernel.objective.importance import importance_weights
 from spark_kernel.objective.losses import (
     clipped_surrogate,
     kl_estimate,
+    per_token,
     sequence_ratio,
     token_ratio,
     token_weights,
@@ -100,7 +101,7 @@ def policy_loss(inputs: LossInputs, objective: ObjectiveSection, *, constant_len
         constant_length=constant_length,
         dtype=inputs.scales_S.dtype,
     )
-    total = (loss_N * (weights_S * inputs.scales_S).repeat_interleave(lengths_S)).sum()
+    total = (loss_N * per_token(weights_S * inputs.scales_S, lengths_S, len(loss_N))).sum()
     return PolicyLoss(total, loss_N.detach(), kl_N.detach(), ratio_N.detach(), clipped_N, bounded_N)
 
 
@@ -111,7 +112,7 @@ def _ratio(inputs: LossInputs, objective: ObjectiveSection) -> Tensor:
 
 
 def _surrogate(inputs: LossInputs, ratio_N: Tensor, objective: ObjectiveSection) -> tuple[Tensor, Tensor]:
-    advantages_N = inputs.advantages_S.repeat_interleave(inputs.lengths_S)
+    advantages_N = per_token(inputs.advantages_S, inputs.lengths_S, len(ratio_N))
     if LOSSES[objective.loss].surrogate == "cispo":
         return truncated_reinforce(inputs.logprobs_N, ratio_N, advantages_N, ratio_cap=objective.ratio_cap)
     return clipped_surrogate(
