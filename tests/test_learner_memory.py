@@ -54,7 +54,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_more_memory_never_plans_less(shape: ModelShape, free: int, more: int, device: str) -> None:
     per_token = memory.training_bytes_per_token(shape, samples=8, checkpointing=False)
     saved = memory.training_bytes_per_token(shape, samples=8, checkpointing=True)
-    fixed = memory.head_bytes(shape)
+    fixed = memory.head_bytes(shape, device)
     small = memory.plan_micro_batch_tokens(free, per_token, fixed, device)
     assert memory.LEAST_TOKENS <= small <= memory.plan_micro_batch_tokens(free + more, per_token, fixed, device)
     assert small % 256 == 0

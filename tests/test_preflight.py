@@ -185,7 +185,7 @@ def test_what_is_proposed_fits_and_nothing_less_does(
     free = int(free_gib * GIB)
     monkeypatch.setattr(memory, "free_bytes", lambda _device: free)
     # The numbers below are those of a processor without bfloat16 instructions, whatever runs the test.
-    monkeypatch.setattr("spark_kernel.models.estimate.computes_in_bfloat16", lambda _device, _size: False)
+    monkeypatch.setattr("spark_kernel.models.load.computes_in_bfloat16", lambda _device, _size: False)
     with pytest.raises(InputError, match=r"needs at least 150\.6 GiB") as refused:
         check_memory(settings, demand)
     known = cache(lambda lora, dtype: weighed(settings.model_copy(update={"lora": lora, "dtype": dtype})))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spark_kernel.models import token_logprobs as head_module
 from spark_kernel.models.token_logprobs import OutputHead, plain_logprobs, token_logprobs
 
 
@@ -153,3 +154,44 @@ def test_logits_alive_do_not_grow_with_the_vocabulary() -> None:
     assert small == large == 2 * chunk  # the logits of one chunk and their softmax
     assert peak_logits(32_768, None) >= 4 * peak_logits(8_192, None) * 0.9  # negative control: the plain way grows
     assert peak_logits(32_768, None) > 10 * large
+
+
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of a GPU, its kernels not compiled."""
+    monkeypatch.setattr(head_module, "can_compile", lambda _device: True)
+    monkeypatch.setattr(head_module, "compiled", lambda function: function)
+
+
+@pytest.mark.parametrize("name", ["plain", "biased"])
+@pytest.mark.parametrize(("rows", "chunk_rows"), [(7, 3), (7, 7), (1, 4)])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_way_of_a_gpu_is_equal_too(
+    monkeypatch: pytest.MonkeyPatch, name: str, rows: int, chunk_rows: int, temperature: float
+) -> None:
+    as_on_a_gpu(monkeypatch)
+    plain, chunked = both(heads(6, 11, torch.float64)[name], rows, chunk_rows, temperature, torch.float64)
+    for expected, found in zip(plain, chunked, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_way_of_a_gpu_with_another_slope_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control, which also shows that the test above ran the GPU's way."""
+    as_on_a_gpu(monkeypatch)
+    original = head_module._slope
+    monkeypatch.setattr(head_module, "_slope", lambda *arguments: 1.01 * original(*arguments))
+    plain, chunked = both(heads(6, 11, torch.float64)["plain"], 7, 3, 1.0, torch.float64)
+    assert not torch.allclose(plain[2], chunked[2], rtol=1e-3)
+
+
+def test_under_autocast_the_head_computes_in_its_precision() -> None:
+    """Hidden states that a norm in float32 left in float32 go through the head as they do in sampling."""
+    head = OutputHead(torch.nn.Linear(16, 40, bias=False))
+    hidden, targets = torch.randn(6, 16), torch.randint(0, 40, (6,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = head(hidden)
+        logprobs, _ = token_logprobs(hidden, targets, head, vocabulary=40)
+    assert expected.dtype == torch.bfloat16
+    exact = torch.log_softmax(expected.float(), dim=-1)[torch.arange(6), targets]
+    torch.testing.assert_close(logprobs, exact, rtol=0, atol=1e-6)
+    unrounded = torch.log_softmax(hidden @ head.module.weight.T, dim=-1)[torch.arange(6), targets]
+    assert not torch.allclose(logprobs, unrounded, rtol=0, atol=1e-5)

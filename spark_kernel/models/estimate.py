@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from spark_kernel.config.sections import ModelSection
 from spark_kernel.models import memory
-from spark_kernel.models.load import computes_in_bfloat16, load_skeleton, pick_device
+from spark_kernel.models.load import autocasts, load_skeleton, pick_device
 from spark_kernel.models.memory import ModelShape
 from spark_kernel.models.policy import add_adapters
 from spark_kernel.models.token_logprobs import CHUNK_LOGITS
@@ -97,7 +97,7 @@ def weigh(settings: ModelSection) -> Weights | None:
     if network is None:
         return None
     size = sum(weight.numel() for weight in network.parameters())
-    autocast = settings.dtype == "auto" and computes_in_bfloat16(pick_device(settings.device), size)
+    autocast = autocasts(settings, pick_device(settings.device), size)
     if settings.lora.enabled:
         network = add_adapters(network, settings.lora, seed=0).get_base_model()
     weights = list(network.parameters())
@@ -120,7 +120,8 @@ def estimate_memory(weights: Weights, settings: ModelSection, demand: MemoryDema
     shape = weights.shape
     tokens = max(memory.LEAST_TOKENS, demand.max_new_tokens)
     per_token = memory.training_bytes_per_token(shape, samples=1, checkpointing=settings.gradient_checkpointing)
-    logits = 2 * 4 * shape.vocabulary * min(tokens, max(1, CHUNK_LOGITS // shape.vocabulary))
+    chunk = CHUNK_LOGITS[pick_device(settings.device).type]
+    logits = 2 * 4 * shape.vocabulary * min(tokens, max(1, chunk // shape.vocabulary))
     own = _sampler_bytes(weights, demand.sampler)
     kept = 0 if demand.sampler is None or demand.sampler.sleeps else own
     cache = demand.rows * memory.decoding_bytes_per_row(shape, tokens=demand.max_new_tokens)

@@ -7,23 +7,19 @@ mask. It is compiled at its first use, for all lengths.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from spark_kernel.models.compiled import compiled
+
 BLOCK = 128
 """Side of the blocks that are computed or skipped whole, in tokens: rows are padded to multiples of it."""
 
 MaskRule = Callable[[Any, Any, Tensor, Tensor], Tensor]
 """(batch, head, query index, key index) -> whether the query sees the key, for index tensors that broadcast."""
-
-
-@cache
-def _compiled(function: Any) -> Any:
-    return torch.compile(function, dynamic=True)
 
 
 def block_mask(rule: MaskRule, tokens: int, device: torch.device) -> BlockMask:
@@ -45,5 +41,5 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scale: fl
     """
     query, key = query.to(value.dtype), key.to(value.dtype)
     shared = key.shape[1] != query.shape[1]
-    output: Tensor = _compiled(flex_attention)(query, key, value, block_mask=mask, scale=scale, enable_gqa=shared)
+    output: Tensor = compiled(flex_attention)(query, key, value, block_mask=mask, scale=scale, enable_gqa=shared)
     return output.transpose(1, 2).contiguous()

@@ -122,7 +122,7 @@ def load_model(settings: ModelSection) -> LoadedModel:
         model=model,
         encoder=encoder,
         device=device,
-        autocast=settings.dtype == "auto" and computes_in_bfloat16(device, sum(p.numel() for p in model.parameters())),
+        autocast=autocasts(settings, device, sum(p.numel() for p in model.parameters())),
         context_length=_context_length(model.config),
     )
 
@@ -133,6 +133,16 @@ def computes_in_bfloat16(device: torch.device, parameters: int) -> bool:
         return device.type == "cuda"
     able = torch.cpu.get_capabilities()
     return parameters >= FEWEST_FOR_BFLOAT16 and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def autocasts(settings: ModelSection, device: torch.device, parameters: int) -> bool:
+    """Whether the arithmetic is bfloat16 over weights of which some or all are float32.
+
+    Beside `dtype: auto` that is so for adapters (float32) over bfloat16 weights on a GPU.
+    """
+    if settings.dtype == "auto":
+        return computes_in_bfloat16(device, parameters)
+    return settings.dtype == "bfloat16" and settings.lora.enabled and device.type == "cuda"
 
 
 def load_encoder(settings: ModelSection) -> tuple[PromptEncoder, int]:
@@ -215,7 +225,9 @@ def _load_processor(settings: ModelSection, folder: str) -> Any:
 
 
 def _weight_dtype(settings: ModelSection) -> torch.dtype:
-    return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
+    """Weights that are trained are held in float32 unless asked otherwise; frozen ones on a GPU as they are used."""
+    frozen_on_gpu = settings.dtype == "auto" and settings.lora.enabled and pick_device(settings.device).type == "cuda"
+    return torch.bfloat16 if settings.dtype == "bfloat16" or frozen_on_gpu else torch.float32
 
 
 def _auto_class(config: Any) -> Any:

@@ -91,9 +91,11 @@ def decoding_bytes_per_row(shape: ModelShape, *, tokens: int) -> int:
     return 2 * 2 * shape.kv_size * shape.layers * tokens * shape.bytes_per_activation + 3 * 4 * shape.vocabulary
 
 
-def head_bytes(shape: ModelShape) -> int:
+def head_bytes(shape: ModelShape, device: str) -> int:
     """The output head's chunk: logits and their softmax in float32, and the head's gradient."""
-    return 2 * 4 * max(CHUNK_LOGITS, shape.vocabulary) + shape.vocabulary * shape.hidden * shape.bytes_per_weight
+    return (
+        2 * 4 * max(CHUNK_LOGITS[device], shape.vocabulary) + shape.vocabulary * shape.hidden * shape.bytes_per_weight
+    )
 
 
 def plan_micro_batch_tokens(free: int, per_token: int, fixed: int, device: str) -> int:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from spark_kernel.models.block_mask import in_form, sliding_window
+from spark_kernel.models.compiled import can_compile
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.flex_attention import BLOCK, MaskRule, block_mask, dense_mask
 from spark_kernel.models.group_batches import PredictingStates
@@ -126,6 +127,6 @@ class PackedBatch:
 
     def _mask(self, network: Any, window: int | None) -> Any:
         tokens, device = self.ids.shape[1], self.ids.device
-        if device.type == "cuda" and network.config._attn_implementation == GROUPED:
+        if can_compile(device) and network.config._attn_implementation == GROUPED:
             return block_mask(self.rule(window), tokens, device)
         return in_form(network, dense_mask(self.rule(window), tokens, device))

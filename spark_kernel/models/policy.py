@@ -42,6 +42,8 @@ class Policy:
         if lora.enabled:
             self._peft = add_adapters(loaded.model, lora, seed)
         self.network: Any = self._peft.get_base_model() if self._peft is not None else loaded.model
+        if lora.enabled and not lora.dora and loaded.autocast:
+            _keep_inputs(self.network)
         self.group_forward = GroupForward(self.network)
         self.gradient_checkpointing = False
         for module in self.network.modules():
@@ -221,6 +223,15 @@ class Policy:
     def _save_tokenizer(self, folder: Path) -> None:
         owner = self.encoder.processor if self.encoder.processor is not None else self.encoder.tokenizer
         owner.save_pretrained(folder)
+
+
+def _keep_inputs(network: Any) -> None:
+    """Let autocast alone decide the precision of an adapter's input: peft would keep a float32 copy of each."""
+    from peft.tuners.lora import LoraLayer
+
+    for module in network.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = False
 
 
 def _merged_weight(layer: Any) -> Tensor:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from spark_kernel.models.block_mask import BlockBatch
+from spark_kernel.models.compiled import can_compile
 from spark_kernel.models.group_batches import CachedBatch, MakeBatch, PaddedBatch
 from spark_kernel.models.grouped_attention import NAME as GROUPED
 from spark_kernel.models.packed import PackedBatch
@@ -71,7 +72,7 @@ def choose_form(network: Any, *, shared: bool = True, checkpointing: bool = Fals
         )
     attention = str(network.config._attn_implementation)
     with_eyes = getattr(network.config, "vision_config", None) is not None
-    if attention == GROUPED and network.device.type == "cuda" and not with_eyes:
+    if attention == GROUPED and can_compile(network.device) and not with_eyes:
         return ChosenForm(PrefixForm.PACKED)
     if not checkpointing:
         return ChosenForm(PrefixForm.CACHED)

@@ -140,7 +140,7 @@ def with_batch_plan(config: RunConfig, policy: Policy) -> RunConfig:
         per_token = memory.training_bytes_per_token(
             shape, samples=config.rollout.samples, checkpointing=policy.gradient_checkpointing
         )
-        tokens = memory.plan_micro_batch_tokens(free, per_token, state + memory.head_bytes(shape), device)
+        tokens = memory.plan_micro_batch_tokens(free, per_token, state + memory.head_bytes(shape, device), device)
         config = config.model_copy(update={"learner": config.learner.model_copy(update={"micro_batch_tokens": tokens})})
     return with_decode_rows(config, policy, shape, reserved=state) if open_rows else config
 
