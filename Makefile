@@ -16,7 +16,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 8
 TEST_MODEL := smollm2-135m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-vllm run test test-fast test-model attack bench notebooks docs lint format typecheck clean
+.PHONY: help setup setup-dev setup-vllm run test test-fast test-model attack bench gpu-check notebooks docs lint format typecheck clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ attack: setup-dev  ## every attack of docs/security.md against a started app
 bench:  ## ours beside its peers, timed; results go to benchmarks/results/
 	@$(SETUP) --extra bench
 	@$(BIN)/workbench bench $(ARGS)
+
+gpu-check: setup-dev  ## on a machine with a GPU: equality, memory, speed, a finding a line (8 minutes at most)
+	@$(BIN)/python -m benchmarks.gpu.check $(ARGS)
 
 notebooks: setup-dev  ## write notebooks/*.ipynb anew from the .py beside them
 	@$(BIN)/python scripts/notebook_pairs.py

@@ -44,7 +44,7 @@ NEVER = (10**9,)
 
 def make_model(folder: Path, scale: Scale) -> Path:
     """A random Qwen2 with a byte tokenizer whose chat template adds nothing: a prompt of n letters has n tokens."""
-    tokenizer = _tokenizer()
+    tokenizer = byte_tokenizer()
     config = Qwen2Config(
         vocab_size=scale.vocabulary,
         hidden_size=scale.hidden,
@@ -65,7 +65,7 @@ def make_model(folder: Path, scale: Scale) -> Path:
     return folder
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def byte_tokenizer() -> PreTrainedTokenizerFast:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

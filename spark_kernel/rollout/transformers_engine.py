@@ -13,6 +13,7 @@ from spark_kernel.models.published_weights import PublishedWeights, Wanted
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.rollout.decoding import Decoder
 from spark_kernel.rollout.engine import Completion, Sampling
+from spark_kernel.rollout.slot_decoding import SlotDecoder, has_fixed_steps
 from spark_kernel.rollout.streaming import IncrementalText, OnText
 
 
@@ -130,6 +131,12 @@ class TransformersEngine:
                     f"{sampling.max_new_tokens} it does not fit the model's context of {context}."
                 )
 
+    def _decoder(self, prompts: Sequence[Prompt], sampling: Sampling) -> Decoder | SlotDecoder:
+        """On a GPU steps are replayed as a graph, where the network's steps are all alike."""
+        if self._policy.device.type == "cuda" and self._refill and has_fixed_steps(self._policy.network):
+            return SlotDecoder(self._policy, prompts, sampling, batch_size=self._batch_size)
+        return Decoder(self._policy, prompts, sampling, batch_size=self._batch_size, refill=self._refill)
+
     def _decode(
         self,
         prompts: Sequence[Prompt],
@@ -141,8 +148,7 @@ class TransformersEngine:
         """One completion per seed, prompt by prompt; `on_token` receives the first row's tokens as they are drawn."""
         started = time.perf_counter()
         with torch.inference_mode(), self._policy.loaded.arithmetic():
-            decoder = Decoder(self._policy, prompts, sampling, batch_size=self._batch_size, refill=self._refill)
-            rows = decoder.run(on_progress, check_stop, on_token)
+            rows = self._decoder(prompts, sampling).run(on_progress, check_stop, on_token)
         texts = self._policy.encoder.decode([row.token_ids for row in rows])
         share = (time.perf_counter() - started) / len(rows)
         return [
