@@ -46,7 +46,7 @@ def run(policy: Policy, make: MakeBatch, texts: list[str], outputs: Outputs) -> 
     policy.network.zero_grad()
     logprobs, _ = policy.group_forward(make(policy.encoder, prompts_of(texts), outputs, policy.device))
     # Of one sign: where contributions cancel, rounding alone is large beside what is left.
-    weights = 1.5 + torch.cos(torch.arange(len(logprobs), dtype=torch.float32))
+    weights = 1.5 + torch.cos(torch.arange(len(logprobs), dtype=torch.float32, device=logprobs.device))
     (logprobs * weights).sum().backward()
     return logprobs.detach(), {name: p.grad.clone() for name, p in policy.trainable if p.grad is not None}
 

@@ -146,7 +146,7 @@ def update(check: Check, build: Build, count: int, prompt: int, output: int, tok
     shape = memory.shape_of(policy.network, autocast=policy.loaded.autocast)
     per_token = memory.training_bytes_per_token(shape, samples=SAMPLES, checkpointing=build.checkpointing)
     micro_batch = min(tokens, count * (prompt + SAMPLES * output))
-    finding = {
+    return {
         "model": build.name,
         "form": learner.form.form,
         "shape": f"{count} groups of {SAMPLES}, {prompt} + {output}",
@@ -159,7 +159,6 @@ def update(check: Check, build: Build, count: int, prompt: int, output: int, tok
         "peak_gib": check.peak(),
         "planned_activations_gib": round(per_token * micro_batch / GIB, 2),
     }
-    return finding
 
 
 def updates(check: Check) -> None:

@@ -48,11 +48,17 @@ class SlotLayer(DynamicLayer):
     """A cache layer of fixed size: `keys` and `values` [B, K, W, D]; a step's go to the column that all slots share."""
 
     def __init__(self, keys: Tensor, values: Tensor, slots: int, columns: int, column: Tensor) -> None:
-        """For states like these [_, K, _, D]; keys that were rotated in float32 are held as attention takes them."""
+        """For states like these [_, K, _, D].
+
+        They are held in the precision that attention takes them in: under autocast the prompt's are float32, because
+        keys are rotated in it and transformers gives both one type.
+        """
         super().__init__()
-        self.dtype, self.device, self.is_initialized = values.dtype, values.device, True
-        self.keys: Tensor = values.new_zeros(slots, keys.shape[1], columns, keys.shape[3])
-        self.values: Tensor = values.new_zeros(slots, values.shape[1], columns, values.shape[3])
+        narrow = torch.is_autocast_enabled(values.device.type)
+        self.dtype = torch.get_autocast_dtype(values.device.type) if narrow else values.dtype
+        self.device, self.is_initialized = values.device, True
+        self.keys: Tensor = values.new_zeros(slots, keys.shape[1], columns, keys.shape[3], dtype=self.dtype)
+        self.values: Tensor = values.new_zeros(slots, values.shape[1], columns, values.shape[3], dtype=self.dtype)
         self._column = column
 
     def update(
@@ -64,14 +70,14 @@ class SlotLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         """Write one new token of every slot; all columns, of which the mask hides what is not a row's."""
         self.keys.index_copy_(2, self._column, key_states.to(self.dtype))
-        self.values.index_copy_(2, self._column, value_states)
+        self.values.index_copy_(2, self._column, value_states.to(self.dtype))
         return self.keys, self.values
 
     def place(self, slots: Tensor, keys: Tensor, values: Tensor, end: int) -> None:
         """Put states [R, K, T, D] into some slots [R], their last one before column `end`."""
         columns = slice(end - keys.shape[2], end)
         self.keys[slots, :, columns] = keys.to(self.dtype)
-        self.values[slots, :, columns] = values
+        self.values[slots, :, columns] = values.to(self.dtype)
 
     def move(self, columns: int) -> None:
         """Move everything so many columns to the right, or to the left where they are negative."""
