@@ -30,7 +30,7 @@ from tests.helpers.tiny_models import save_talkative_llama, save_tiny_architectu
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     """Ends its outputs after 1 to 20 tokens, so that rows finish at all times."""
-    return load_policy(ModelSection(path=str(save_talkative_llama(tmp_path_factory.mktemp("model")))))
+    return load_policy(ModelSection(path=str(save_talkative_llama(tmp_path_factory.mktemp("model"))), device="cpu"))
 
 
 def prompts(shapes: Sequence[tuple[int, int]]) -> list[Prompt]:
@@ -87,7 +87,9 @@ def test_any_shapes(policy: Policy, shapes: list[tuple[int, int]], rows: int, to
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3"])
 def test_adapters_and_other_families(tmp_path: Path, name: str) -> None:
-    settings_ = ModelSection(path=str(save_tiny_architecture(tmp_path, name)), lora=LoraSection(enabled=True, rank=4))
+    settings_ = ModelSection(
+        path=str(save_tiny_architecture(tmp_path, name)), lora=LoraSection(enabled=True, rank=4), device="cpu"
+    )
     policy = load_policy(settings_)
     assert has_fixed_steps(policy.network)
     expected = decoded(policy, Decoder, prompts(MANY[:5]), Sampling(12), 9)

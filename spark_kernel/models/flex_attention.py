@@ -23,7 +23,7 @@ MaskRule = Callable[[Any, Any, Tensor, Tensor], Tensor]
 
 
 def block_mask(rule: MaskRule, tokens: int, device: torch.device) -> BlockMask:
-    """The rule as blocks, for one row of so many tokens."""
+    """The rule as blocks, for one row of so many tokens; compiled, so that no mask of single tokens is made."""
     return create_block_mask(rule, None, None, tokens, tokens, device=device, BLOCK_SIZE=BLOCK, _compile=True)
 
 
@@ -37,9 +37,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scale: fl
     """Attention of queries [1, H, T, D] to keys and values [1, K, T, D] under a mask: [1, T, H, D].
 
     Under autocast the values are in the precision of the arithmetic, queries and keys, which were rotated in float32,
-    are not.
+    are not. Grouped heads are repeated: the backward pass takes one program a key block and key head, and that of a
+    prompt, which all outputs see, would keep the others waiting (2.8 ms against 1.4 ms at 12 query and 2 key heads, 8
+    outputs of 768 tokens behind a prompt of 2,048, on an H200).
     """
     query, key = query.to(value.dtype), key.to(value.dtype)
-    shared = key.shape[1] != query.shape[1]
-    output: Tensor = compiled(flex_attention)(query, key, value, block_mask=mask, scale=scale, enable_gqa=shared)
+    if (repeats := query.shape[1] // key.shape[1]) > 1:
+        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    output: Tensor = compiled(flex_attention)(query, key, value, block_mask=mask, scale=scale)
     return output.transpose(1, 2).contiguous()
