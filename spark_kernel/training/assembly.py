@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from spark_kernel.config import RunConfig
+from spark_kernel.config.periods import Trains
 from spark_kernel.evaluate.leaks import Trained, check_not_trained
 from spark_kernel.evaluate.parts import EvaluationParts
 from spark_kernel.learner.learner import Learner
@@ -105,7 +107,7 @@ def assemble(
 def make_learner(config: RunConfig, policy: Policy, images_root: Path) -> TorchLearner:
     """The learner of a run: its sections, and what follows from the rest of the configuration.
 
-    The schedule's horizon is rounds times planned steps a round. Where the configuration leaves it open, the loss is
+    The learning rate's horizon is the planned steps of all rounds. Where the configuration leaves it open, the loss is
     corrected for every sampler but the transformers engine, which is the learner's own network.
     """
     objective = config.objective
@@ -116,7 +118,7 @@ def make_learner(config: RunConfig, policy: Policy, images_root: Path) -> TorchL
         policy,
         objective,
         config.learner,
-        horizon_steps=config.rounds * _steps_per_round(config),
+        horizon_steps=_planned_steps(config),
         constant_length=config.rollout.max_new_tokens,
         temperature=config.rollout.temperature,
         seed=config.seed,
@@ -145,11 +147,17 @@ def with_batch_plan(config: RunConfig, policy: Policy) -> RunConfig:
     return with_decode_rows(config, policy, shape, reserved=state) if open_rows else config
 
 
-def _steps_per_round(config: RunConfig) -> int:
+def _planned_steps(config: RunConfig) -> int:
+    """Optimizer steps of all rounds, each of them full."""
+    rounds = Counter(config.period.trains(round) for round in range(1, config.rounds + 1))
+    return sum(count * _steps_of_round(config, trains) for trains, count in rounds.items())
+
+
+def _steps_of_round(config: RunConfig, trains: Trains) -> int:
     """Optimizer steps of a full round."""
     section = config.learner
-    policy_groups = config.problems.per_round if config.period.train_policy else 0
-    reward_groups = config.quotas.judge + config.quotas.reflection if config.period.train_reward else 0
+    policy_groups = config.problems.per_round if trains != "reward" else 0
+    reward_groups = config.quotas.judge + config.quotas.reflection if trains != "policy" else 0
     periods = [policy_groups + reward_groups] if config.period.order == "joint" else [policy_groups, reward_groups]
     return sum(
         planned_steps(groups, config.rollout.samples, section.minibatch_sequences, section.epochs)
