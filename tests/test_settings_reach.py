@@ -379,6 +379,7 @@ CHANGES: dict[str, Change] = {
     "evaluation.samples": Change(3, lived),
     "evaluation.reflections": Change(2, lived),
     "evaluation.methods": Change(False, lived),
+    "evaluation.tournament": Change(True, lived),
     "evaluation.same_answers": Change("mathematics", voted),
     "checkpoint.every": Change(1, lived),
     "checkpoint.keep": Change(1, lived, {"checkpoint__every": 1}),

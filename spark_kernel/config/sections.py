@@ -351,6 +351,9 @@ class EvaluationSection(Section):
     methods: bool = True
     """Beside the loop, at its token cost: majority vote, best of n by verdicts, vote weighted by the judge. They choose
     among the sampled answers that are there anyway."""
+    tournament: bool = False
+    """Besides, let each problem's sampled answers meet in pairs until one is left, and put it beside the best of all of
+    them by single judgements (docs/test-time.md). It asks twice for every pair."""
     same_answers: Literal["text", "mathematics"] = "text"
     """Which answers are the same in a vote: spelled alike, or also equal for math-verify (slower)."""
 
