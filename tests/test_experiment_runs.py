@@ -48,7 +48,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pointwise", "pairwise", "reflection", "re_evaluation"):
         content["arms"]["policy-only"]["settings"].setdefault("recycle", {})[name] = False
     path = base / "small.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 

@@ -42,7 +42,8 @@ class RunConfig(Section):
     rounds: int = Field(10, ge=1)
     """Rounds to train; also the horizon of the learning-rate schedule."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads for torch; none: as torch decides. Stored with the run, because results depend on it."""
+    """CPU threads for torch; none: the number that a short measurement at the start finds fastest. Stored with the run,
+    because results depend on it."""
     model: ModelSection = ModelSection()
     problems: ProblemsSection = ProblemsSection()
     rollout: RolloutSection = RolloutSection()

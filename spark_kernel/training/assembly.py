@@ -22,6 +22,7 @@ from spark_kernel.models import memory
 from spark_kernel.models.description import ModelDescription
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.preflight import Preflight, check_memory
+from spark_kernel.models.thread_choice import ThreadChoice, choose_threads
 from spark_kernel.problems.checked_stream import make_stream
 from spark_kernel.problems.stream import ProblemStream, Progress
 from spark_kernel.rollout.engine import RolloutEngine
@@ -37,7 +38,8 @@ class Parts:
 
     `config`: the run's, with what was planned from memory filled in. `preflight`: the estimate of memory from before
     the weights were loaded, None where none could be made. `learner_of`: another learner of the same model, by other
-    settings. `remarks`: what the engine has to say.
+    settings. `remarks`: what the engine has to say. `thread_choice`: how the number of threads was chosen, None
+    where it was given.
     """
 
     model: ModelDescription
@@ -49,6 +51,7 @@ class Parts:
     learner_of: Callable[[RunConfig], Learner]
     preflight: Preflight | None = None
     remarks: Remarks = field(default_factory=Remarks)
+    thread_choice: ThreadChoice | None = None
 
     @property
     def for_evaluation(self) -> EvaluationParts:
@@ -93,12 +96,16 @@ def assemble(
         policy = load_policy(config.model, seed=config.seed)
         if config.model.gradient_checkpointing:
             policy.checkpoint_gradients()
+        choice = None
+        if config.threads is None:
+            choice = choose_threads(policy)
+            config = config.model_copy(update={"threads": choice.threads})
         config = with_batch_plan(config, policy)
         learner_of = partial(make_learner, policy=policy, images_root=images_root)
         learner = learner_of(config)
         remarks = Remarks()
         engine = make_engine(config, policy, remarks)
-        return Parts(policy.description, engine, learner, stream, pool, config, learner_of, preflight, remarks)
+        return Parts(policy.description, engine, learner, stream, pool, config, learner_of, preflight, remarks, choice)
     except BaseException:
         pool.close()
         raise

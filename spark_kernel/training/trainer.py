@@ -232,6 +232,8 @@ class Trainer:
         self.stopped = False
         preflight = self.parts.preflight
         planned = {} if preflight is None else {"memory": preflight.line}
+        if self.parts.thread_choice is not None:
+            planned["threads"] = self.parts.thread_choice.line
         self._book.emit("run_started", data={"rounds": last, "completed": self.state.completed, **planned})
         try:
             self._finish_round(last)  # a kill may have come between the round and what follows it

@@ -161,8 +161,9 @@ class Laboratory:
         """One always may run, else nothing ever would; it says itself what it lacks."""
         if not running:
             return True
-        threads = cell.config.threads or 1
-        jobs = self.jobs if self.jobs is not None else max(1, usable_cores() // threads)
+        # A run trains, or has its verifiers work: never both at once.
+        busy = max(cell.config.threads or 1, cell.config.verify.workers)
+        jobs = self.jobs if self.jobs is not None else max(1, usable_cores() // busy)
         if len(running) >= jobs:
             return False
         # Those that began a moment ago have not taken yet what they will need.
