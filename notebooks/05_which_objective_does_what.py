@@ -21,205 +21,133 @@
 #
 # Three rules make such a comparison worth something, and all three are easy to break:
 #
-# 1. **Equal cost.** A SPARK round samples about twice as much as a policy-only round. Rounds are no fair scale;
-#    rollouts or optimizer steps are. Here every arm gets the same number of rollouts.
-# 2. **Paired problems.** All arms are tested on the same held-out problems, and what is compared is the difference on
+# 1. **Equal cost.** A SPARK round samples about twice as much as a policy-only round. So there are four answers to
+#    "at equal what?": rounds (the paper's), rollouts, tokens, seconds.
+# 2. **Paired problems.** Arms are tested on the same held-out problems, and what is compared is the difference on
 #    each problem, so that easy and hard problems do not blur it.
-# 3. **Intervals, and several seeds.** One seed says little. The interval below covers the choice of held-out
-#    problems, *not* the chance in training.
+# 3. **Several seeds.** Training with another seed ends elsewhere. The interval over seeds and problems holds both
+#    chances; with one seed it holds that of the problems only, and says so.
+#
+# An *experiment file* states all this, and `workbench experiment` runs it: arms x seeds side by side, started again
+# where it was stopped, with a page at its end. This notebook does the same from Python, with the shipped file `arms`.
 #
 # **What to expect at this size: nothing certain.** With default parameters each arm trains a few rounds with one
-# seed, and most rows will end in "not enough evidence". That is the right answer for a few minutes of computing. What
-# the arms do in a longer run is in `docs/results/quickstart.md`. The defaults take about two minutes on two CPU
-# cores.
+# seed, and most rows will end in "not shown by this evidence". That is the right answer for a few minutes of
+# computing. What the arms do in a longer run is in `docs/results/quickstart.md`.
 
 # %% tags=["parameters"]
-folder = "../runs/arms"  # one run folder per arm and seed; finished runs are not repeated
-rollouts = 12_288  # of every arm
-samples = 8
-problems = 32  # new problems in a round of the arms that also recycle
-held_out = 64  # held-out problems to compare on
+folder = "../runs/arms"  # runs, logs and page; finished runs are not repeated
+experiment = "arms"  # one that ships (`workbench experiment --list`), or a .yaml file of your own
+settings = {  # of every arm, over those of the file
+    "rounds": 4,
+    "problems": {"per_round": 32},
+    "recycle": {"judge_quota": 24, "reflection_quota": 8},
+    "learner": {"minibatch_sequences": 64},
+    "evaluation": {"every": 2, "problems": 64, "samples": 2},
+}
 seeds = [0]
-ablations = []  # for example ["no re-evaluation", "judge sees the answer only"]
+arms = None  # only some of the file's; None: all
+jobs = None  # runs side by side; None: as many as there are cores
 
 # %% [markdown]
-# ## The arms
+# ## The plan
 #
-# An arm is a preset laid over another. How many rollouts a round costs depends on the arm, so each gets its own
-# number of problems and rounds: policy-only takes twice as many problems, because it recycles none.
+# An arm is a preset laid over another, and settings. The file says `until: rollouts`: each arm trains until it has
+# sampled as much as the arm that samples most, so that policy-only gets about twice as many rounds.
 
 # %%
 from pathlib import Path
 
 import pandas as pd
-from IPython.display import display
-from tqdm.auto import tqdm
+from IPython.display import SVG, Markdown, display
 
-from spark_kernel import RunReader, load_config, resume_run, start_run
-from workbench.notebook.progress import CellProgress
-from workbench.views import compare
+from workbench.experiment.plan import load_experiment, rollouts_of_round
 
-ABLATIONS = {
-    "no re-evaluation": {"recycle__re_evaluation": False},
-    "judge sees the answer only": {"recycle__judge_view": "answer"},
-    "no balance": {"recycle__balance_pointwise": False},
-    "reflect on wrong answers only": {"recycle__reflection_correct_share": 0.0},
-    "one update a round": {"period__order": "joint"},
-}
-
-
-def settings(arm, seed):
-    """The configuration of an arm: the same rollouts a round, whatever they are spent on."""
-    preset, changes = ("quickstart+spark", ABLATIONS[arm]) if arm in ABLATIONS else (f"quickstart+{arm}", {})
-    recycles = arm != "policy-only"
-    reflects = recycles and arm not in ("reward-only", "policy-and-reward")
-    return load_config(
-        preset,
-        seed=seed,
-        rounds=max(1, rollouts // (2 * problems * samples)),
-        rollout__samples=samples,
-        problems__per_round=problems if recycles else 2 * problems,
-        recycle__judge_quota=problems - problems // 4 if reflects else problems,
-        recycle__reflection_quota=problems // 4 if reflects else 0,
-        learner__minibatch_sequences=min(128, problems * samples),
-        evaluation__every=0,
-        evaluation__problems=held_out,
-        evaluation__samples=2,
-        **changes,
-    )
-
-
-arms = ["policy-only", "reward-only", "policy-and-reward", "spark", *ablations]
+plan = load_experiment(experiment, seeds=seeds, arms=arms, settings=settings)
 pd.DataFrame(
     {
         arm: {
-            "rounds": settings(arm, 0).rounds,
-            "problems a round": settings(arm, 0).problems.per_round,
-            "judge tasks a round": settings(arm, 0).quotas.judge if arm != "policy-only" else 0,
-            "reflections a round": settings(arm, 0).quotas.reflection if arm != "policy-only" else 0,
+            "rounds": cells[0].config.rounds,
+            "rollouts": sum(rollouts_of_round(cells[0].config, n) for n in range(1, cells[0].config.rounds + 1)),
+            "evaluated every": cells[0].config.evaluation.every,
         }
-        for arm in arms
+        for arm in plan.file.arms
+        if (cells := plan.cells_of(arm))
     }
 ).T
 
 # %% [markdown]
-# ## Training them
+# ## The runs
 #
-# One after the other, each from the same initial model, each evaluated once at its end. An interrupt of the kernel
-# stops at the next safe point and keeps what is done; run the cell again to go on.
-
+# Each in a process of its own with a log of its own. An interrupt of the kernel stops every run at its next safe
+# point and keeps what is done; run the cell again to go on. A run that fails is named and ends no other.
 
 # %%
-def train(arm, seed):
-    """A trained and evaluated run of an arm; what exists is not done again."""
-    run = Path(folder) / f"{arm.replace(' ', '-')}-{seed}"
-    if run.exists() and RunReader(run).evaluations:
-        return run
-    exists = (run / "run.json").exists()
-    bar = [CellProgress()]
-    with resume_run(run, listeners=bar) if exists else start_run(settings(arm, seed), run, listeners=bar) as trainer:
-        trainer.train()
-        if trainer.stopped:
-            raise KeyboardInterrupt("stopped; run this cell again to go on")
-        trainer.evaluate()
-    return run
+from spark_kernel.training.interrupt import stops_on_signals
+from workbench.experiment.running import Laboratory, Outcome
 
-
-runs = {}
-for arm, seed in tqdm([(arm, seed) for seed in seeds for arm in arms], desc="runs"):
-    print(f"--- {arm}, seed {seed}")
-    runs[arm, seed] = train(arm, seed)
-readers = {key: RunReader(run) for key, run in runs.items()}
+laboratory = Laboratory(plan, Path(folder), jobs)
+with stops_on_signals(laboratory.stop):
+    results = laboratory.run()
+pd.DataFrame([{"run": one.cell.name, "stands": str(one.outcome), "detail": one.detail} for one in results])
 
 # %% [markdown]
-# ## Was the cost equal?
+# ## Each arm against the reference
 #
-# Check it, before looking at any result.
+# At an equal amount each run stands with its last evaluation within what both reached. A verdict is given by a rule,
+# not by eye: the 95 % interval of the difference must leave out zero, and must rest on at least ten problems.
 
 # %%
-cost = {}
-for (arm, seed), reader in readers.items():
-    reports = reader.reports()
-    cost[f"{arm}, seed {seed}"] = {
-        "rollouts": sum(line.n + line.missing for report in reports for line in report.kinds),
-        "optimizer steps": sum(update.optimizer_steps for report in reports for update in report.updates),
-        "seconds": round(sum(sum(report.seconds_by_phase.values()) for report in reports)),
-    }
-pd.DataFrame(cost).T
+from workbench.experiment.findings import find
+from workbench.experiment.measures import MEASURES
+from workbench.experiment.report import write_report
 
-# %% [markdown]
-# Rollouts may differ by a few per cent: the first rounds of an arm that recycles find fewer tasks than there are
-# places. If they differ by more, the rows below mean little. Reward-only also pays for the answers that it judges,
-# and does not train on them: it takes half the optimizer steps. (`workbench compare` is stricter: it takes the last
-# evaluations within a budget that both runs reached, and so needs runs that are evaluated often.)
-#
-# ## Each arm by itself
-#
-# Shares on the held-out problems after training, with 95 % intervals that are clustered by problem.
-
-# %%
-comparisons = {seed: compare([readers[arm, seed] for arm in arms]) for seed in seeds}
-
-
-def share(point):
-    """A share in percent with its interval."""
-    if point.value is None:
-        return "-"
-    interval = "" if point.low is None else f" [{100 * point.low:.0f}, {100 * point.high:.0f}]"
-    return f"{100 * point.value:.0f}{interval}"
-
-
-points = [point for found in comparisons.values() for point in found.points]
-pd.DataFrame([{"measure": point.measure, "run": point.run, "percent": share(point)} for point in points]).pivot(
-    index="measure", columns="run", values="percent"
-).fillna("-")
-
-# %% [markdown]
-# Intervals that overlap do not prove that two arms are equal, and a gap between them does not measure the difference.
-# For that, look at pairs.
-#
-# ## Each arm against policy-only, problem by problem
-#
-# The held-out problems are drawn again and again, with replacement, and both arms are recomputed on each draw (a
-# *paired cluster bootstrap*). The verdict is given by a rule, not by eye: the 95 % interval of the difference must
-# leave out zero, and must rest on at least ten problems.
-
-# %%
-from spark_kernel.evaluate.compare import conclusion, paired_bootstrap
-from workbench.views.comparison import MEASURES, run_result
-
-rows = []
-for seed in seeds:
-    cells = {arm: run_result(readers[arm, seed], arm).checkpoints[-1].cells for arm in arms}
-    for measure, label in MEASURES:
-        for arm in arms[1:]:
-            if measure in cells[arms[0]] and measure in cells[arm]:
-                found = paired_bootstrap(cells[arms[0]][measure], cells[arm][measure], seed=seed, measure=measure)
-                rows.append({"measure": label, "arm": arm, "seed": seed, "finding": conclusion(arms[0], arm, found)})
-with pd.option_context("display.max_colwidth", None):
+finished = {one.cell.name: laboratory.run_of(one.cell) for one in results if one.outcome is Outcome.FINISHED}
+findings = find(plan, finished)
+rows = [
+    {"measure": MEASURES[row.measure].label, "arm": row.arm, "at equal": str(row.match), "finding": row.sentence}
+    for row in findings.rows
+]
+with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
     display(pd.DataFrame(rows))
 
 # %% [markdown]
-# A dozen or more rows at a level of 95 % give a false alarm by chance every second time or so. Do not pick the best
-# row: decide before training which one you care about. For most people that is *judges its own answers, balanced
-# accuracy*, the thing that SPARK is meant to add.
+# Dozens of rows at a level of 95 % give some false alarms by chance. Do not pick the best row: decide before training
+# which one you care about. The file names it as `primary`; here it is *judges its own answers, balanced accuracy*,
+# the thing that SPARK is meant to add.
 #
-# ## Only the settings that differ
+# ## Its curves
+#
+# The mean over seeds, with a band from the lowest to the highest seed (with one seed: 95 % over problems).
 
 # %%
-pd.DataFrame(
-    {row.setting: row.values for row in comparisons[seeds[0]].settings},
-    index=comparisons[seeds[0]].names,
-).T
+from workbench.experiment.curves import curve_svg, legend_svg
+
+names = list(plan.file.arms)
+primary = plan.file.primary
+SPACE = 'xmlns="http://www.w3.org/2000/svg" style="background:white" width="460"'
+if primary in findings.curves:
+    for match in plan.file.match:
+        picture = curve_svg(findings.curves[primary], names, match, MEASURES[primary].label)
+        display(SVG(picture.replace("<svg ", f"<svg {SPACE} ", 1)))
+display(SVG(legend_svg(names).replace("<svg ", f"<svg {SPACE} ", 1)))
+
+# %% [markdown]
+# ## The page
+#
+# The same as one file without scripts, beside it Markdown, JSON and Parquet: what `workbench experiment` leaves.
+
+# %%
+write_report(findings, results, Path(folder), f"workbench experiment {experiment} --out {folder}")
+Markdown(f"[{Path(folder) / 'index.html'}]({Path(folder) / 'index.html'})")
 
 # %% [markdown]
 # ## A longer look
 #
-# More rollouts, more seeds and single ablations are a matter of the parameters at the top:
+# Without the small settings above this is hours on two cores, and best started from a terminal:
 #
-#     rollouts = 50_000
-#     seeds = [0, 1, 2]
-#     ablations = ["no re-evaluation", "one update a round"]
+#     workbench experiment arms
+#     workbench experiment kinds --seeds 0 1 2
 #
-# That is hours on two cores. `scripts/compare_arms.py` does two arms over several seeds side by side from the command
-# line.
+# `workbench experiment --list` names the others: every kind of task alone and left out, the authors' choices against
+# the defaults, what a judge sees, label noise, judging first, and pairs against single judgements.

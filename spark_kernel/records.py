@@ -176,6 +176,10 @@ class Task:
     label_map: Mapping[str, str] | None = None
 
 
+FLIPPED = "Turned round by verify.flip_share"
+"""How the reason of a score begins whose verdict was turned round on purpose (`verify.label_noise`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """A verifier's finding. `reward` and `correct` are None exactly when parse is TIMEOUT or CRASH.
@@ -190,6 +194,11 @@ class Score:
     parse: Parse
     answer: str | None = None
     reason: str = ""
+
+    @property
+    def flipped(self) -> bool:
+        """Whether reward and `correct` are the opposite of what the verifier found, by `verify.flip_share`."""
+        return self.reason.startswith(FLIPPED)
 
 
 @dataclass(frozen=True, slots=True)

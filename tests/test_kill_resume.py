@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from spark_kernel.training.lifecycle import resume_run, start_run
+from tests.helpers.kill_target import killed
 from tests.helpers.runs import fingerprint, tiny_config
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parent.parent
 PHASES = ("roll_out", "verify", "recycle", "update")
 
 
@@ -29,15 +25,6 @@ def uninterrupted(base: Path) -> dict[str, object]:
     with start_run(tiny_config(base), base / "finished") as trainer:
         trainer.train()
     return fingerprint(base / "finished")
-
-
-def killed(base: Path, out: Path, where: str, count: int) -> bool:
-    """Train in a process of its own that kills itself; whether it did before it was done."""
-    command = [sys.executable, "-m", "tests.helpers.kill_target", str(base), str(out), where, str(count)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=300, check=False)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()[-2000:]
-    return done.returncode != 0
 
 
 def killed_and_resumed(base: Path, run: Path, points: list[tuple[str, int]]) -> dict[str, object]:

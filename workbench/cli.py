@@ -34,6 +34,9 @@ COMMANDS = {
     "show": Command("workbench.commands.look:show", "a run's report, or the figures of one round"),
     "list": Command("workbench.commands.look:list_runs", "the runs in a folder"),
     "compare": Command("workbench.commands.look:compare", "two runs at equal cost, with paired intervals"),
+    "experiment": Command(
+        "workbench.commands.experiment:experiment", "arms x seeds side by side, compared at equal cost, as a page"
+    ),
     "report": Command(
         "workbench.commands.report:report", "write a run as one HTML file, or its tables as CSV or Parquet"
     ),
@@ -64,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _settle_output()
+    settle_threads()
     # Here, not above: `workbench --help` should not wait for it.
     from spark_kernel.errors import InputError, SparkError
 
@@ -114,6 +118,16 @@ def _settle_output() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+def settle_threads() -> None:
+    """Threads that wait do not spin: beside other work a spinning thread takes the core from the one it waits for.
+
+    Read by the OpenMP libraries when they are loaded (GNU's, which torch's builds for PyPI bring; Intel's and LLVM's),
+    so it comes before torch is.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
 def _complain(error: Exception, code: int) -> int:

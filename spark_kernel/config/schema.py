@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import yaml
 from pydantic import Field, model_validator
 
+from spark_kernel.config.periods import PeriodSection
+from spark_kernel.config.section import Section
 from spark_kernel.config.sections import (
     CheckpointSection,
     EvaluationSection,
@@ -17,11 +19,9 @@ from spark_kernel.config.sections import (
     LoopSection,
     ModelSection,
     ObjectiveSection,
-    PeriodSection,
     ProblemsSection,
     RecycleSection,
     RolloutSection,
-    Section,
     VerifySection,
 )
 
@@ -42,7 +42,8 @@ class RunConfig(Section):
     rounds: int = Field(10, ge=1)
     """Rounds to train; also the horizon of the learning-rate schedule."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads for torch; none: as torch decides. Stored with the run, because results depend on it."""
+    """CPU threads for torch; none: the number that a short measurement at the start finds fastest. Stored with the run,
+    because results depend on it."""
     model: ModelSection = ModelSection()
     problems: ProblemsSection = ProblemsSection()
     rollout: RolloutSection = RolloutSection()
@@ -59,6 +60,11 @@ class RunConfig(Section):
     def _consistent(self) -> RunConfig:
         if not (self.period.train_policy or self.period.train_reward):
             raise ValueError("period.train_policy and period.train_reward are both off: there is nothing to train")
+        if self.period.schedule and not (self.period.train_policy and self.period.train_reward):
+            raise ValueError(
+                "period.schedule says what each round trains: leave period.train_policy and period.train_reward on, or "
+                "the schedule out"
+            )
         if self.period.train_reward and not self.recycle.recycles:
             raise ValueError(
                 "period.train_reward is on but recycle.pointwise, recycle.pairwise and recycle.reflection are all "

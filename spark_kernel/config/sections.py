@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from spark_kernel.config.section import Section
 from spark_kernel.records import Kind
 
 ViewChoice = Literal["answer", "full", "both"]
@@ -21,12 +22,6 @@ TEMPLATE_ARGUMENTS = frozenset(
     | {"padding", "truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs"}
 )
 """Arguments of `apply_chat_template` that the encoder decides."""
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, unknown fields refused, attribute docstrings serve as help texts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
 
 
 class LoraSection(Section):
@@ -213,6 +208,9 @@ class VerifySection(Section):
     """Seconds one output may take before it counts as a timeout."""
     correct_threshold: float = Field(1.0, ge=0.0, le=1.0)
     """A graded reward of at least this much counts as correct."""
+    flip_share: float = Field(0.0, ge=0.0, le=1.0)
+    """Label noise, for experiments: in training this share of the verdicts on answers and reflections is turned round,
+    drawn by key and stated with each score. Never in evaluations."""
 
 
 class RecycleSection(Section):
@@ -256,17 +254,6 @@ class RecycleSection(Section):
     def recycles(self) -> bool:
         """Whether any kind is on."""
         return self.pointwise or self.pairwise or self.reflection or bool(self.extra)
-
-
-class PeriodSection(Section):
-    """How a round is cut into updates."""
-
-    order: Literal["alternating", "joint"] = "alternating"
-    """Two updates a round, judging by the updated policy; or one update from both halves."""
-    train_policy: bool = True
-    """Update on solve rollouts (off: the reward-only arm)."""
-    train_reward: bool = True
-    """Sample and update on recycled tasks (off: the policy-only arm)."""
 
 
 class ObjectiveSection(Section):
@@ -364,6 +351,9 @@ class EvaluationSection(Section):
     methods: bool = True
     """Beside the loop, at its token cost: majority vote, best of n by verdicts, vote weighted by the judge. They choose
     among the sampled answers that are there anyway."""
+    tournament: bool = False
+    """Besides, let each problem's sampled answers meet in pairs until one is left, and put it beside the best of all of
+    them by single judgements (docs/test-time.md). It asks twice for every pair."""
     same_answers: Literal["text", "mathematics"] = "text"
     """Which answers are the same in a vote: spelled alike, or also equal for math-verify (slower)."""
 

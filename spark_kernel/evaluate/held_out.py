@@ -25,6 +25,7 @@ from spark_kernel.evaluate.summaries import (
     loop_summary,
     reflection_summary,
 )
+from spark_kernel.evaluate.tournament import hold_tournament, tournament_lines
 from spark_kernel.keyed_random import derive_seed
 from spark_kernel.prompts.build import WrittenPrompt
 from spark_kernel.prompts.prompt import Prompt
@@ -151,6 +152,12 @@ def evaluate_held_out(
         groups["reflection"], left_out = asker.ask("reflection", cases, 1)
         lines["reflection"] = reflection_summary(groups["reflection"])
         exclusions += left_out
+    if evaluation.tournament:
+        asker.check_stop()
+        held = hold_tournament(CaseMaker(known, seed, round, "tournament"), candidates, asker.ask)
+        groups["tournament/pairwise"] = tuple(held.groups)
+        lines |= tournament_lines(held, solved, groups.get(OWN_JUDGEMENTS, ()))
+        exclusions += held.exclusions
     attempts: tuple[Attempt, ...] = ()
     if evaluation.reflections:
         attempts = asker.loop(known, solved)

@@ -16,8 +16,9 @@ from spark_kernel.models import memory
 from spark_kernel.models.description import ModelDescription
 from spark_kernel.models.policy import load_policy
 from spark_kernel.models.preflight import check_sampling_memory
+from spark_kernel.models.thread_choice import choose_threads
 from spark_kernel.problems.checked_stream import make_stream
-from spark_kernel.problems.stream import ProblemStream
+from spark_kernel.problems.stream import ProblemStream, Progress
 from spark_kernel.rollout.engine import RolloutEngine
 from spark_kernel.rollout.make_engine import check_engine, make_engine
 from spark_kernel.rollout.memory_use import memory_demand, with_decode_rows
@@ -43,13 +44,17 @@ class EvaluationParts:
 
 
 def assemble_for_evaluation(
-    config: RunConfig, checkpoint: Path | None = None, trained: Trained | None = None
+    config: RunConfig,
+    checkpoint: Path | None = None,
+    trained: Trained | None = None,
+    on_problems: Progress = lambda _done, _total: None,
 ) -> EvaluationParts:
     """Load what only samples and scores: no optimizer, no frozen copy, no bound on the number of problems to train on.
 
     Args:
         checkpoint: a checkpoint of this configuration's run, whose weights replace the initial model's.
         trained: what these weights were trained on, where that is known.
+        on_problems: told while the problems of a file are read and checked.
 
     Raises:
         InputError: anything about the configuration, problems or model that cannot work, or a held-out problem that
@@ -58,13 +63,12 @@ def assemble_for_evaluation(
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    config = config.model_copy(update={"threads": config.threads or torch.get_num_threads()})
     check_engine(config)
     verify = config.verify
     pool = VerifierPool(verify.workers, verify.deadline_seconds, verify.correct_threshold)
     try:
         one = config.problems.model_copy(update={"per_round": 1})
-        stream = make_stream(config.model_copy(update={"problems": one}), pool)
+        stream = make_stream(config.model_copy(update={"problems": one}), pool, on_problems)
         if trained is not None:
             chosen = stream.held_out(config.evaluation.problems, seed=config.seed)
             check_not_trained(chosen, trained, config.problems.held_out_fraction)
@@ -75,6 +79,8 @@ def assemble_for_evaluation(
                 load_policy_state(policy, checkpoint)
             except (OSError, SafetensorError) as error:
                 raise RunFolderError(f"The checkpoint {checkpoint} cannot be read: {error}.") from error
+        if config.threads is None:
+            config = config.model_copy(update={"threads": choose_threads(policy).threads})
         if config.rollout.batch_size is None:
             config = with_decode_rows(config, policy, memory.shape_of(policy.network, autocast=policy.loaded.autocast))
         remarks = Remarks()

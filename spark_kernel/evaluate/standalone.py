@@ -140,14 +140,16 @@ def evaluate_subject(
 
     Args:
         images_root: a folder for the problems' images; not the run's.
-        on_progress: as of `evaluate_policy`.
+        on_progress: as of `evaluate_policy`; before it, line "problems" while those of a file are read and checked.
         check_stop: raises `Stopped` to abandon the evaluation.
 
     Raises:
         InputError: anything about configuration, problems or model that cannot work.
         RunFolderError: the checkpoint is damaged, or was deleted by its run while it was read.
     """
-    parts = assemble_for_evaluation(subject.config, subject.checkpoint, subject.trained)
+    parts = assemble_for_evaluation(
+        subject.config, subject.checkpoint, subject.trained, lambda done, total: on_progress("problems", done, total)
+    )
     try:
         check_stop()
         chosen = parts.stream.held_out(parts.config.evaluation.problems, seed=parts.config.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from spark_kernel.config import RunConfig
+from spark_kernel.config.periods import Trains
 from spark_kernel.evaluate.leaks import Trained, check_not_trained
 from spark_kernel.evaluate.parts import EvaluationParts
 from spark_kernel.learner.learner import Learner
@@ -20,6 +22,7 @@ from spark_kernel.models import memory
 from spark_kernel.models.description import ModelDescription
 from spark_kernel.models.policy import Policy, load_policy
 from spark_kernel.models.preflight import Preflight, check_memory
+from spark_kernel.models.thread_choice import ThreadChoice, choose_threads
 from spark_kernel.problems.checked_stream import make_stream
 from spark_kernel.problems.stream import ProblemStream, Progress
 from spark_kernel.rollout.engine import RolloutEngine
@@ -35,7 +38,8 @@ class Parts:
 
     `config`: the run's, with what was planned from memory filled in. `preflight`: the estimate of memory from before
     the weights were loaded, None where none could be made. `learner_of`: another learner of the same model, by other
-    settings. `remarks`: what the engine has to say.
+    settings. `remarks`: what the engine has to say. `thread_choice`: how the number of threads was chosen, None
+    where it was given.
     """
 
     model: ModelDescription
@@ -47,6 +51,7 @@ class Parts:
     learner_of: Callable[[RunConfig], Learner]
     preflight: Preflight | None = None
     remarks: Remarks = field(default_factory=Remarks)
+    thread_choice: ThreadChoice | None = None
 
     @property
     def for_evaluation(self) -> EvaluationParts:
@@ -91,12 +96,16 @@ def assemble(
         policy = load_policy(config.model, seed=config.seed)
         if config.model.gradient_checkpointing:
             policy.checkpoint_gradients()
+        choice = None
+        if config.threads is None:
+            choice = choose_threads(policy)
+            config = config.model_copy(update={"threads": choice.threads})
         config = with_batch_plan(config, policy)
         learner_of = partial(make_learner, policy=policy, images_root=images_root)
         learner = learner_of(config)
         remarks = Remarks()
         engine = make_engine(config, policy, remarks)
-        return Parts(policy.description, engine, learner, stream, pool, config, learner_of, preflight, remarks)
+        return Parts(policy.description, engine, learner, stream, pool, config, learner_of, preflight, remarks, choice)
     except BaseException:
         pool.close()
         raise
@@ -105,7 +114,7 @@ def assemble(
 def make_learner(config: RunConfig, policy: Policy, images_root: Path) -> TorchLearner:
     """The learner of a run: its sections, and what follows from the rest of the configuration.
 
-    The schedule's horizon is rounds times planned steps a round. Where the configuration leaves it open, the loss is
+    The learning rate's horizon is the planned steps of all rounds. Where the configuration leaves it open, the loss is
     corrected for every sampler but the transformers engine, which is the learner's own network.
     """
     objective = config.objective
@@ -116,7 +125,7 @@ def make_learner(config: RunConfig, policy: Policy, images_root: Path) -> TorchL
         policy,
         objective,
         config.learner,
-        horizon_steps=config.rounds * _steps_per_round(config),
+        horizon_steps=_planned_steps(config),
         constant_length=config.rollout.max_new_tokens,
         temperature=config.rollout.temperature,
         seed=config.seed,
@@ -145,11 +154,17 @@ def with_batch_plan(config: RunConfig, policy: Policy) -> RunConfig:
     return with_decode_rows(config, policy, shape, reserved=state) if open_rows else config
 
 
-def _steps_per_round(config: RunConfig) -> int:
+def _planned_steps(config: RunConfig) -> int:
+    """Optimizer steps of all rounds, each of them full."""
+    rounds = Counter(config.period.trains(round) for round in range(1, config.rounds + 1))
+    return sum(count * _steps_of_round(config, trains) for trains, count in rounds.items())
+
+
+def _steps_of_round(config: RunConfig, trains: Trains) -> int:
     """Optimizer steps of a full round."""
     section = config.learner
-    policy_groups = config.problems.per_round if config.period.train_policy else 0
-    reward_groups = config.quotas.judge + config.quotas.reflection if config.period.train_reward else 0
+    policy_groups = config.problems.per_round if trains != "reward" else 0
+    reward_groups = config.quotas.judge + config.quotas.reflection if trains != "policy" else 0
     periods = [policy_groups + reward_groups] if config.period.order == "joint" else [policy_groups, reward_groups]
     return sum(
         planned_steps(groups, config.rollout.samples, section.minibatch_sequences, section.epochs)

@@ -51,8 +51,7 @@ class Bookkeeper:
         self.state = state
         self.stop = StopRequest()
         self.quiet = False
-        self.stages = schedule(config.period)
-        self.journal = Journal(writer, self.stages, history)
+        self.journal = Journal(writer, lambda round: schedule(config.period, round), history)
         self.journal.restore(state)
         self._config = config
         self._writer = writer
@@ -63,7 +62,8 @@ class Bookkeeper:
     @property
     def due(self) -> Stage:
         """The stage that comes next."""
-        return self.stages[self.state.flight.stage]
+        flight = self.state.flight
+        return schedule(self._config.period, flight.round)[flight.stage]
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[Stage]:
@@ -99,7 +99,7 @@ class Bookkeeper:
         if records is None or again:
             records = make()
         if recalled is None:
-            notes = self.remarks()
+            notes = [*records.meta.get("notes", ()), *self.remarks()]
             seconds = {"seconds": time.perf_counter() - self._started}
             records = replace(records, meta={**records.meta, **seconds} | ({"notes": notes} if notes else {}))
             self.journal.record(flight.round, stage, records)
@@ -121,7 +121,7 @@ class Bookkeeper:
         """
         flight = self.state.flight
         periods = (Period.POLICY, Period.REWARD) if stage.period is Period.JOINT else (stage.period,)
-        if stage.period is Period.JOINT and not self._config.period.train_policy:
+        if stage.period is Period.JOINT and not self._config.period.updates_policy(flight.round):
             periods = (Period.REWARD,)
         own = [group for period in periods for group in flight.groups.get(period, ())]
         edited = self.journal.recall_handed(flight.round, stage)

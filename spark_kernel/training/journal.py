@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from spark_kernel.errors import RunFolderError
@@ -16,6 +16,9 @@ from spark_kernel.runs.writer import RunWriter
 from spark_kernel.training.handed import by_period
 from spark_kernel.training.state import Phase, RoundState, Stage, TrainerState
 
+StagesOf = Callable[[int], Sequence[Stage]]
+"""Gives the stages of a round, in order."""
+
 
 class Journal:
     """What phases of a run and its ancestry made, recalled and written down, and what queued tasks refer to.
@@ -24,11 +27,11 @@ class Journal:
 
     Args:
         writer: the run.
-        stages: the stages of a round, in order.
+        stages: gives the stages of a round, in order.
         ancestry: further folders with earlier rounds (while a fork is made, its parent).
     """
 
-    def __init__(self, writer: RunWriter, stages: Sequence[Stage], ancestry: Sequence[Path] = ()) -> None:
+    def __init__(self, writer: RunWriter, stages: StagesOf, ancestry: Sequence[Path] = ()) -> None:
         self._writer = writer
         self._stages = stages
         self._folders = (writer.path, writer.path / INHERITED, *ancestry)
@@ -42,7 +45,7 @@ class Journal:
     def recall(self, round_number: int, stage: Stage) -> PhaseRecords | None:
         """What a stage made, from a finished round or the journal; None where it is still to be made."""
         if not self.is_recorded(round_number):
-            return self._writer.recall_phase(round_number, self._stages.index(stage), stage.period, stage.phase)
+            return self._writer.recall_phase(round_number, self._place(round_number, stage), stage.period, stage.phase)
         finished = self._finished_round(round_number)
         origin = Origin.REFLECTION if stage.period is Period.REWARD else Origin.SOLVE
         return PhaseRecords(
@@ -52,17 +55,17 @@ class Journal:
 
     def record(self, round_number: int, stage: Stage, records: PhaseRecords) -> None:
         """Write down what a stage made."""
-        self._writer.record_phase(round_number, self._stages.index(stage), stage.period, stage.phase, records)
+        self._writer.record_phase(round_number, self._place(round_number, stage), stage.period, stage.phase, records)
 
     def recall_handed(self, round_number: int, stage: Stage) -> PhaseRecords | None:
         """The groups that a person handed a stage before a kill or stop; None where it had the trainer's own."""
         if self.is_recorded(round_number):
             return None
-        return self._writer.recall_handed(round_number, self._stages.index(stage), stage.period)
+        return self._writer.recall_handed(round_number, self._place(round_number, stage), stage.period)
 
     def record_handed(self, round_number: int, stage: Stage, records: PhaseRecords) -> None:
         """Write down the groups that a stage was handed, before it works on them."""
-        self._writer.record_handed(round_number, self._stages.index(stage), stage.period, records)
+        self._writer.record_handed(round_number, self._place(round_number, stage), stage.period, records)
 
     def frozen_candidates(self, round_number: int) -> tuple[Candidate, ...]:
         """The pool that judges are asked about in the evaluation after a round (`frozen_candidates`)."""
@@ -90,7 +93,7 @@ class Journal:
         if flight.stage and self.is_recorded(flight.round):
             finished = self._finished_round(flight.round)
             flight.problems = finished.problems
-            done = {stage.period for stage in self._stages[: flight.stage]}
+            done = {stage.period for stage in self._stages(flight.round)[: flight.stage]}
             flight.groups = {period: groups for period, groups in finished.groups.items() if period in done}
         else:
             self._recall_journal(flight)
@@ -103,8 +106,11 @@ class Journal:
             for groups in records.groups.values():
                 self._sources |= {rollout.id: rollout for group in groups for rollout in group.rollouts}
 
+    def _place(self, round_number: int, stage: Stage) -> int:
+        return self._stages(round_number).index(stage)
+
     def _recall_journal(self, flight: RoundState) -> None:
-        for index, stage in enumerate(self._stages[: flight.stage]):
+        for index, stage in enumerate(self._stages(flight.round)[: flight.stage]):
             recalled = self._writer.recall_phase(flight.round, index, stage.period, stage.phase)
             if recalled is None:
                 raise RunFolderError(

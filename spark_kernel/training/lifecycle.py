@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from spark_kernel.config import RunConfig, merge_settings, validate_config
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.evaluate.frozen import frozen_pool
@@ -54,8 +52,9 @@ def start_run(
 ) -> Trainer:
     """A new run in a new or empty folder, before its first round.
 
-    The number of CPU threads, and batch sizes that are planned from memory, are written into the run's configuration:
-    results depend on them. `on_problems` is told while the problems of a file are read and checked.
+    The number of CPU threads, measured where it is left open, and batch sizes that are planned from memory are written
+    into the run's configuration: results depend on them. `on_problems` is told while the problems of a file are read
+    and checked.
 
     Raises:
         InputError: anything in configuration, problems or model that cannot work.
@@ -64,7 +63,6 @@ def start_run(
     run = Path(path)
     check_new_folder(run)
     check_precision(config.model, config.learner.learning_rate)
-    config = config.model_copy(update={"threads": config.threads or torch.get_num_threads()})
     parts = assemble(config, images_root=run.absolute(), on_problems=on_problems)
     try:
         writer = RunWriter.create(run, parts.config.to_yaml(), describe_environment())
@@ -74,10 +72,12 @@ def start_run(
     return Trainer(parts.config, writer, parts, _beginning(0), listeners)
 
 
-def resume_run(path: str | Path, *, listeners: Sequence[Listener] = ()) -> Trainer:
+def resume_run(
+    path: str | Path, *, listeners: Sequence[Listener] = (), on_problems: Progress = lambda _done, _total: None
+) -> Trainer:
     """An existing run, brought to where it stood: newest sound checkpoint, then the recorded updates again.
 
-    Nothing that is on disk is sampled again.
+    Nothing that is on disk is sampled again. `on_problems` is told while the problems of a file are read and checked.
 
     Raises:
         RunFolderError: missing, damaged, newer than this program.
@@ -85,13 +85,19 @@ def resume_run(path: str | Path, *, listeners: Sequence[Listener] = ()) -> Train
     """
     writer = RunWriter.open(path)
     try:
-        return _brought_up(writer, writer.last_round, listeners)
+        return _brought_up(writer, writer.last_round, listeners, on_problems)
     except BaseException:
         writer.close("failed")
         raise
 
 
-def go_back(path: str | Path, round: int, *, listeners: Sequence[Listener] = ()) -> Trainer:
+def go_back(
+    path: str | Path,
+    round: int,
+    *,
+    listeners: Sequence[Listener] = (),
+    on_problems: Progress = lambda _done, _total: None,
+) -> Trainer:
     """A run as it was after a round; later rounds move to its folder `discarded/`.
 
     Raises:
@@ -101,7 +107,7 @@ def go_back(path: str | Path, round: int, *, listeners: Sequence[Listener] = ())
     writer = RunWriter.open(path)
     try:
         writer.drop_rounds_after(round)
-        return _brought_up(writer, round, listeners)
+        return _brought_up(writer, round, listeners, on_problems)
     except BaseException:
         writer.close("failed")
         raise
@@ -114,6 +120,7 @@ def fork_run(
     overrides: Mapping[str, Any] | None = None,
     *,
     listeners: Sequence[Listener] = (),
+    on_problems: Progress = lambda _done, _total: None,
 ) -> Trainer:
     """A new run that goes on from a round of another (None: its last), with some settings changed.
 
@@ -126,6 +133,7 @@ def fork_run(
         round: 0 to its last round.
         path: a new or empty folder.
         overrides: nested settings that differ; model.* and seed cannot.
+        on_problems: told while the problems of a file are read and checked.
 
     Raises:
         InputError: a round the source does not have, a setting that cannot change, or problems that would be held out
@@ -151,7 +159,7 @@ def fork_run(
         raise RunFolderError(f"{parent} is a fork without a sound checkpoint: it cannot be forked again.")
     trained = trained_problems(parent, at)
     check_known(trained, other_problems=config.problems != old.problems and config.evaluation.every > 0)
-    parts = assemble(config, images_root=run, trained=trained)
+    parts = assemble(config, images_root=run, trained=trained, on_problems=on_problems)
     try:
         settings = parts.config.to_yaml()
         writer = RunWriter.create(run, settings, describe_environment(), parent=ParentRun(info.name, at))
@@ -173,9 +181,9 @@ def fork_run(
         raise
 
 
-def _brought_up(writer: RunWriter, last: int, listeners: Sequence[Listener]) -> Trainer:
+def _brought_up(writer: RunWriter, last: int, listeners: Sequence[Listener], on_problems: Progress) -> Trainer:
     config = read_config(writer.path)
-    parts = assemble(config, images_root=writer.path)
+    parts = assemble(config, images_root=writer.path, on_problems=on_problems)
     try:
         return _trainer_at(config, writer, parts, last, listeners)
     except BaseException:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from spark_kernel.config.sections import PeriodSection
+from spark_kernel.config.periods import PeriodSection
 from spark_kernel.records import Exclusion, Group, Period, Problem, Recycled, Task, UpdateStats
 from spark_kernel.recycle.queue import TaskQueue
 from spark_kernel.runs.codec import from_json, to_json
@@ -39,22 +39,23 @@ class Stage:
         return str(self.phase) if self.phase is Phase.REPORT else f"{self.phase} ({self.period} period)"
 
 
-def schedule(period: PeriodSection) -> tuple[Stage, ...]:
-    """The stages of a round, in order (algorithm.md section 2).
+def schedule(period: PeriodSection, round: int) -> tuple[Stage, ...]:
+    """The stages of a round (1, 2, ...), in order (algorithm.md section 2).
 
     Alternating: roll out, verify, recycle, update; and once more for the reward period, by the updated policy.
     Joint: both halves are rolled out by the same policy and trained on in one update.
+    A round that trains the policy or the judge alone leaves the other one's stages out; problems are always rolled out.
     """
     sampled = (Phase.ROLL_OUT, Phase.VERIFY, Phase.RECYCLE)
     stages = [Stage(Period.POLICY, phase) for phase in sampled]
     if period.order == "joint":
-        if period.train_reward:
+        if period.has_reward(round):
             stages += [Stage(Period.REWARD, phase) for phase in sampled]
         stages.append(Stage(Period.JOINT, Phase.UPDATE))
     else:
-        if period.train_policy:
+        if period.updates_policy(round):
             stages.append(Stage(Period.POLICY, Phase.UPDATE))
-        if period.train_reward:
+        if period.has_reward(round):
             stages += [Stage(Period.REWARD, phase) for phase in (*sampled, Phase.UPDATE)]
     return (*stages, Stage(stages[-1].period, Phase.REPORT))
 

@@ -21,11 +21,8 @@ from spark_kernel.errors import PhaseError, Stopped
 from spark_kernel.evaluate.held_out import HeldOutEvaluation
 from spark_kernel.evaluate.policy_evaluation import evaluate_policy
 from spark_kernel.learner.checkpoint import STATE_FOLDER
-from spark_kernel.problems.images import adopt_images
-from spark_kernel.prompts.build import solve_task
-from spark_kernel.records import Exclusion, ExclusionReason, Group, Period, Recycled, RoundReport, Task, UpdateStats
-from spark_kernel.recycle.recycle import re_evaluate, recycle
-from spark_kernel.rollout.roll_out import fitting, roll_out
+from spark_kernel.records import Exclusion, Group, Period, Recycled, RoundReport, UpdateStats
+from spark_kernel.rollout.roll_out import roll_out
 from spark_kernel.runs.bundles import PhaseRecords, RoundRecords
 from spark_kernel.runs.checkpoints import checkpoint_name
 from spark_kernel.runs.codec import dumps, from_json, to_json
@@ -38,7 +35,9 @@ from spark_kernel.training.interrupt import stops_on_signals
 from spark_kernel.training.peak_memory import peak_memory
 from spark_kernel.training.round_metrics import round_report
 from spark_kernel.training.state import Phase, RoundState, Stage, TrainerState
-from spark_kernel.verify.score_groups import score_groups
+from spark_kernel.training.tasks import TaskMaker
+from spark_kernel.verify.label_noise import flip_verdicts
+from spark_kernel.verify.score_groups import score_groups, with_advantages
 
 TRAINER_STATE = "trainer.json"
 
@@ -79,6 +78,7 @@ class Trainer:
         self._unrecorded: tuple[tuple[int, int], tuple[UpdateStats, tuple[Exclusion, ...]]] | None = None
         self._book = Bookkeeper(config, writer, state, parts.remarks, self.listeners, history)
         self._journal = self._book.journal
+        self._tasks = TaskMaker(config, writer, parts, state, self._journal)
         self.stop = self._book.stop
 
     # --- where the run stands
@@ -104,7 +104,7 @@ class Trainer:
         """Phase 1: sample n outputs for every task of the period; new problems, or tasks taken from the queue."""
         with self._book.phase(Phase.ROLL_OUT) as stage:
             first = stage.period is Period.POLICY
-            tasks, exclusions = self._solve_tasks() if first else self._recycled_tasks()
+            tasks, exclusions = self._tasks.solve_tasks() if first else self._tasks.recycled_tasks()
 
             def make() -> PhaseRecords:
                 groups = roll_out(
@@ -128,16 +128,9 @@ class Trainer:
             own = self._handed(stage, groups)
 
             def make() -> PhaseRecords:
-                scored = score_groups(
-                    self.parts.pool,
-                    own,
-                    self._journal.problems,
-                    estimator=self.config.objective.advantage,
-                    delta=self.config.objective.delta,
-                    on_progress=self._book.progress,
-                )
+                scored = self._scored(own)
                 self.stop.check()
-                return PhaseRecords(groups=tuple(scored))
+                return self._with_noise(stage, scored)
 
             return self.state.flight.hold(stage, self._book.once(stage, make).groups)
 
@@ -147,7 +140,7 @@ class Trainer:
             own = self._handed(stage, groups)
 
             def make() -> PhaseRecords:
-                made = self._recycled_from(stage.period, own)
+                made = self._tasks.recycled_from(stage.period, own)
                 balance = {"balance_before": dict(made.balance_before), "balance_after": dict(made.balance_after)}
                 return PhaseRecords(recycled=made.tasks, exclusions=made.exclusions, meta=balance)
 
@@ -239,6 +232,8 @@ class Trainer:
         self.stopped = False
         preflight = self.parts.preflight
         planned = {} if preflight is None else {"memory": preflight.line}
+        if self.parts.thread_choice is not None:
+            planned["threads"] = self.parts.thread_choice.line
         self._book.emit("run_started", data={"rounds": last, "completed": self.state.completed, **planned})
         try:
             self._finish_round(last)  # a kill may have come between the round and what follows it
@@ -311,42 +306,28 @@ class Trainer:
 
     # --- the work inside the phases
 
-    def _solve_tasks(self) -> tuple[list[Task], tuple[Exclusion, ...]]:
-        """The solve tasks of the round's new problems."""
-        flight = self.state.flight
-        taken = self.parts.stream.take(self.state.cursor, self.config.problems.per_round, round=flight.round)
-        flight.cursor_after = taken.cursor
-        flight.problems = tuple(adopt_images(problem, self.writer.path) for problem in taken.problems)
-        self._journal.problems |= {problem.id: problem for problem in flight.problems}
-        tasks = [solve_task(problem, seed=self.config.seed, round=flight.round) for problem in flight.problems]
-        fitting = self._fits(tasks)
-        too_long = tuple(
-            Exclusion(flight.round, "problems", ExclusionReason.PROMPT_TOO_LONG, task.problem_id, task.kind)
-            for task, fits in zip(tasks, fitting, strict=True)
-            if not fits
+    def _scored(self, groups: Sequence[Group]) -> list[Group]:
+        objective = self.config.objective
+        return score_groups(
+            self.parts.pool,
+            groups,
+            self._journal.problems,
+            estimator=objective.advantage,
+            delta=objective.delta,
+            on_progress=self._book.progress,
         )
-        return [t for t, fits in zip(tasks, fitting, strict=True) if fits], (*taken.exclusions, *too_long)
 
-    def _recycled_tasks(self) -> tuple[list[Task], tuple[Exclusion, ...]]:
-        """The tasks that this reward period takes from the queue; what is too old leaves it."""
-        flight, recycling = self.state.flight, self.config.recycle
-        queue, too_old = self.state.queue.drop_old(flight.round, recycling.max_age)
-        taken, self.state.queue = queue.take(recycling, self.config.quotas, flight.round)
-        if not taken:
-            flight.notes.append(f"No reward period: {len(queue)} recycled tasks wait, {recycling.minimum} needed.")
-        return list(taken), too_old
-
-    def _recycled_from(self, period: Period, groups: Sequence[Group]) -> Recycled:
-        config, problems = self.config, self._journal.problems
-        keyed: dict[str, Any] = {"seed": config.seed, "round": self.state.flight.round, "fits": self._fits}
-        if not config.period.train_reward:
-            return Recycled()
-        if period is Period.POLICY:
-            return recycle(groups, problems, config.recycle, config.quotas, **keyed)
-        if not config.recycle.re_evaluation:
-            return Recycled()
-        sources = self._journal.sources_for(self.state.flight)
-        return re_evaluate(groups, problems, sources, config.recycle, config.quotas, **keyed)
+    def _with_noise(self, stage: Stage, scored: Sequence[Group]) -> PhaseRecords:
+        """The scored groups as records, with the label noise that the configuration asks for, and a note of it."""
+        share, objective = self.config.verify.flip_share, self.config.objective
+        if not share:
+            return PhaseRecords(groups=tuple(scored))
+        noisy, flipped, among = flip_verdicts(scored, share, seed=self.config.seed, round=self.state.flight.round)
+        noisy = with_advantages(noisy, estimator=objective.advantage, delta=objective.delta)
+        note = (
+            f"verify.flip_share = {share:g}: {flipped} of {among} verdicts turned round in the {stage.period} period."
+        )
+        return PhaseRecords(groups=tuple(noisy), meta={"notes": [note]})
 
     def _updated(self, stage: Stage, groups: Sequence[Group]) -> tuple[UpdateStats, tuple[Exclusion, ...]]:
         """The learner's update; not once more where it was done but not written down (disk full, engine not synced)."""
@@ -368,15 +349,6 @@ class Trainer:
 
     def _handed(self, stage: Stage, groups: Sequence[Group] | None) -> list[Group]:
         return self._book.handed(stage, groups, half_done=self.parts.learner.in_update)
-
-    def _fits(self, tasks: Sequence[Task]) -> list[bool]:
-        return fitting(
-            self.parts.engine,
-            tasks,
-            self.config.rollout,
-            context_length=self.parts.model.context_length,
-            images_root=self.writer.path,
-        )
 
     def _finish_round(self, last: int) -> None:
         """Between two rounds: the evaluation and the checkpoint that are due here and not on disk yet."""

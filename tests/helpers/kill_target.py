@@ -1,21 +1,25 @@
 """A process that trains a tiny run and kills itself with SIGKILL at a chosen write or event. Run as a module.
 
-    python -m tests.helpers.kill_target BASE OUT WHERE COUNT
+    python -m tests.helpers.kill_target BASE OUT WHERE COUNT [CHANGES]
 
-WHERE and what COUNT counts:
+CHANGES are settings of the run as JSON, with double underscores. WHERE and what COUNT counts:
     fsync            fsyncs of the whole process, so also those in the middle of writing a round or a phase.
     checkpoint@K     fsyncs while the checkpoint after round K is written.
     evaluate@K       events of the held-out evaluation after round K.
-    PERIOD/PHASE     events of a phase (its start is the first; then its progress, as between micro-batches).
+    PERIOD/PHASE     events of a phase (its start is the first; then its progress, as between micro-batches); of round
+                     K alone as PERIOD/PHASE@K.
 
 The kill comes just before the fsync, or in the listener that the event is given to.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,18 @@ from spark_kernel.runs.writer import RunWriter
 from spark_kernel.training.events import Event
 from spark_kernel.training.lifecycle import resume_run, start_run
 from tests.helpers.runs import tiny_config
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def killed(base: Path, out: Path, where: str, count: int, changes: Mapping[str, Any] | None = None) -> bool:
+    """Train in a process of its own that kills itself; whether it did before it was done."""
+    command = [sys.executable, "-m", "tests.helpers.kill_target", str(base), str(out), where, str(count)]
+    command.append(json.dumps(changes or {}))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=300, check=False)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()[-2000:]
+    return done.returncode != 0
 
 
 class Bomb:
@@ -37,7 +53,7 @@ class Bomb:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(base: str, out: str, where: str, count: str) -> None:
+def main(base: str, out: str, where: str, count: str, changes: str = "{}") -> None:
     bomb = Bomb(int(count))
     where, _, at = where.partition("@")
     armed = where == "fsync"
@@ -61,7 +77,7 @@ def main(base: str, out: str, where: str, count: str) -> None:
     os.fsync = counted_fsync
     RunWriter.write_checkpoint = armed_write  # type: ignore[method-assign]
     exists = (Path(out) / "run.json").exists()
-    trainer = resume_run(out) if exists else start_run(tiny_config(Path(base)), out)
+    trainer = resume_run(out) if exists else start_run(tiny_config(Path(base), **json.loads(changes)), out)
     trainer.listeners.append(listen)
     with trainer:
         trainer.train()

@@ -136,7 +136,8 @@ def _evaluate(args: EvalArguments, run: Path | None, overrides: Mapping[str, Any
 
         def progress(line: str, finished: int, total: int) -> None:
             about = {"of": name}
-            terminal(Event("progress", subject.round, None, f"evaluate {line}", finished, total, about))
+            phase = line if line == "problems" else f"evaluate {line}"
+            terminal(Event("progress", subject.round, None, phase, finished, total, about))
 
         try:
             with stops_on_signals(stop.ask, (signal.SIGINT, signal.SIGTERM), say=_say):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,7 +22,11 @@ from workbench.reporting.sinks import require_sinks, sink_names
 from workbench.settings.flags import SETTINGS, Settings, parse_flags, refuse_unknown_flags, split_mapping_flags
 
 if TYPE_CHECKING:
+    from spark_kernel.training.events import Event
     from spark_kernel.training.trainer import Trainer
+    from workbench.reporting.waiting import Waiting
+
+CHECKING = "checking problems"
 
 REPORT_TO = Annotated[
     str,
@@ -63,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     from workbench.reporting.waiting import Waiting
 
     with Waiting(make_console()) as waiting:
-        trainer = start_run(config, out, on_problems=lambda done, total: waiting("checking problems", done, total))
+        trainer = start_run(config, out, on_problems=partial(waiting, CHECKING))
     return _train(trainer, None, names)
 
 
@@ -89,7 +94,12 @@ def resume(arguments: Sequence[str]) -> int:
     from spark_kernel.training.lifecycle import resume_run
 
     quiet_transformers()
-    return _train(resume_run(run), args.rounds, names)
+    from workbench.reporting.waiting import Waiting
+
+    with Waiting(make_console()) as waiting:
+        trainer = resume_run(run, listeners=[_repeated(waiting)], on_problems=partial(waiting, CHECKING))
+    trainer.listeners.clear()
+    return _train(trainer, args.rounds, names)
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,13 @@ def fork(arguments: Sequence[str]) -> int:
     from spark_kernel.training.lifecycle import fork_run
 
     quiet_transformers()
-    return _train(fork_run(source, args.round, out, overrides), None, names)
+    from workbench.reporting.waiting import Waiting
+
+    with Waiting(make_console()) as waiting:
+        shown, checked = [_repeated(waiting)], partial(waiting, CHECKING)
+        trainer = fork_run(source, args.round, out, overrides, listeners=shown, on_problems=checked)
+    trainer.listeners.clear()
+    return _train(trainer, None, names)
 
 
 @dataclass(frozen=True)
@@ -140,10 +156,24 @@ def back(arguments: Sequence[str]) -> int:
     from spark_kernel.training.lifecycle import go_back
 
     quiet_transformers()
-    with go_back(run, args.round) as trainer:
+    from workbench.reporting.waiting import Waiting
+
+    with Waiting(make_console()) as waiting:
+        trainer = go_back(run, args.round, listeners=[_repeated(waiting)], on_problems=partial(waiting, CHECKING))
+    with trainer:
         completed = trainer.completed
     print(f"{run} stands after round {completed}. Go on with: workbench resume {run}")
     return OK
+
+
+def _repeated(waiting: Waiting) -> Callable[[Event], None]:
+    """A listener that shows how many recorded rounds have been repeated."""
+
+    def listen(event: Event) -> None:
+        if event.name == "progress" and event.phase == "replay":
+            waiting("repeating recorded updates", event.done, event.total)
+
+    return listen
 
 
 def _train(trainer: Trainer, rounds: int | None, names: tuple[str, ...]) -> int:
@@ -163,6 +193,8 @@ def _train(trainer: Trainer, rounds: int | None, names: tuple[str, ...]) -> int:
         terminal.console.print(f"{run}: {config.model.path}, {config.problems.source}, {per_round}", soft_wrap=True)
         if trainer.parts.preflight is not None:
             terminal.console.print(trainer.parts.preflight.line, soft_wrap=True, markup=False)
+        if trainer.parts.thread_choice is not None:
+            terminal.console.print(trainer.parts.thread_choice.line, soft_wrap=True, markup=False)
         with stops_on_signals(trainer.stop.ask, (signal.SIGINT, signal.SIGTERM)):
             trainer.train(rounds)
         stopped = trainer.stopped

@@ -1,6 +1,6 @@
 """A run on the terminal: a progress bar for the phase under way, one line per round and per evaluation.
 
-Where standard output is not a terminal there is no bar, only the lines.
+Where standard output is not a terminal there is no bar, but a line of progress where 15 seconds would pass in silence.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from spark_kernel.records import Kind, RoundReport
 from spark_kernel.runs.codec import from_json
 from spark_kernel.training.events import Event
 from workbench.reporting.console import make_console
+from workbench.reporting.heartbeat import SECONDS, Heartbeat
 from workbench.reporting.metrics import judge_accuracy, kind_accuracy
 
 
 class Terminal:
     """A listener that writes to a console. Use it as a context manager: the bar must be taken down at the end."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, seconds: float = SECONDS) -> None:
         self.console = console or make_console()
+        self._heartbeat = Heartbeat(self.console, seconds)
         self._last = 0
         self._bar: Progress | None = None
         self._task: Any = None
@@ -34,9 +36,11 @@ class Terminal:
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._task = self._bar.add_task("loading", total=None)
             self._bar.start()
+        self._heartbeat.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._heartbeat.__exit__()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -58,27 +62,31 @@ class Terminal:
 
     def _say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, markup=False)
+        self._heartbeat.spoke()
 
     def _show_phase(self, event: Event) -> None:
-        if self._bar is not None:
-            period = "" if event.phase in ("report", "evaluate") else f" ({event.period})"
-            name = f"round {event.round}/{self._last}  {(event.phase or '').replace('_', ' ')}{period}"
-            self._begin(name)
+        period = "" if event.phase in ("report", "evaluate") else f" ({event.period})"
+        self._begin(f"round {event.round}/{self._last}  {(event.phase or '').replace('_', ' ')}{period}")
 
     def _show_progress(self, event: Event) -> None:
-        if self._bar is None:
-            return
         phase = event.phase or ""
         if phase.startswith("evaluate"):
             self._begin(f"{event.data.get('of', f'after round {event.round}')}  {phase}")
         elif phase == "replay":
             self._begin("repeating recorded updates")
-        self._bar.update(self._task, completed=event.done, total=event.total or None)
+        elif phase == "problems":
+            self._begin("checking problems")
+        self._heartbeat.at(self._name, event.done, event.total)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=event.done, total=event.total or None)
 
     def _begin(self, name: str) -> None:
         """A new bar where the name is another: the old one's total cannot be taken back."""
-        if self._bar is not None and name != self._name:
-            self._name = name
+        if name == self._name:
+            return
+        self._name = name
+        self._heartbeat.at(name)
+        if self._bar is not None:
             self._bar.remove_task(self._task)
             self._task = self._bar.add_task(name, total=None)
 

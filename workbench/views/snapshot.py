@@ -186,7 +186,7 @@ def _due(status: RunStatus, config: RunConfig | None) -> str:
         return ""
     if status.phase is None and status.last_round >= config.rounds:
         return ""
-    return str(_next_stage(status.phase, schedule(config.period)))
+    return str(_next_stage(status.phase, schedule(config.period, status.last_round + 1)))
 
 
 def _next_stage(phase: PhaseInfo | None, stages: tuple[Stage, ...]) -> Stage:
