@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from starter.demonstrations import Demonstration, Demonstrations
+from starter.demonstrations import Demonstrations
+from starter.pieces import Demonstration
 from starter.tokenizer import END, MAX_TOKENS, PAD, START, prompt_text
 
 NUMBERS = 1000
