@@ -8,7 +8,6 @@ from spark_kernel.problems.arithmetic import Chain, Step, apply, chain_of
 from spark_kernel.prompts import build
 from spark_kernel.prompts.verdicts import write_box
 from spark_kernel.records import Origin, Problem, Rollout, View
-
 from starter.pieces import LARGEST, Demonstration, Piece, answered, candidate, compare, judged, slip
 
 

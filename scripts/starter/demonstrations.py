@@ -14,7 +14,6 @@ from spark_kernel.problems.arithmetic import ArithmeticSource
 from spark_kernel.problems.puzzles.source import PuzzlesSource
 from spark_kernel.problems.source import ProblemSource
 from spark_kernel.records import Problem
-
 from starter.chains import demonstrate_chain
 from starter.drills import compare_drill, facts_drill, sums_drill
 from starter.pieces import LARGEST, Demonstration

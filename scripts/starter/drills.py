@@ -5,7 +5,6 @@ from __future__ import annotations
 from random import Random
 
 from spark_kernel.problems.arithmetic import draw_chain
-
 from starter.pieces import DECISIVE, LARGEST, Demonstration, compare, slip, verdict
 
 LINES = 14

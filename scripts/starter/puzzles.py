@@ -24,7 +24,6 @@ from spark_kernel.verify.expressions import (
     value_of,
     write_expression,
 )
-
 from starter.pieces import DECISIVE, Demonstration, Piece, answered, candidate, compare, judged, slip
 
 
@@ -74,7 +73,9 @@ def shown_numbers(problem: Problem) -> tuple[int, ...]:
 def _candidate(problem: Problem, answer: str, correct: bool, origin: Origin, rng: Random, name: str) -> Rollout:
     text = ""
     if origin is Origin.REFLECTION:
-        earlier = answer if correct and rng.random() < 0.5 else mistaken_answer(problem, str(problem.meta["example"]), rng)
+        earlier = (
+            answer if correct and rng.random() < 0.5 else mistaken_answer(problem, str(problem.meta["example"]), rng)
+        )
         text = "".join(piece for piece, _ in check(problem, earlier)[0])
     return candidate(problem, name, text, answer, correct=correct)
 

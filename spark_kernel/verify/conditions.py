@@ -22,9 +22,9 @@ from spark_kernel.verify.expressions import (
     Expression,
     TokenReader,
     Unary,
-    Undefined,
+    UndefinedError,
     Unknown,
-    Unreadable,
+    UnreadableError,
     Whole,
     parts_of,
     value_of,
@@ -62,7 +62,7 @@ class Condition:
         """Whether it holds for these values; one whose sides have no value does not."""
         try:
             return RELATIONS[self.relation](value_of(self.left, values), value_of(self.right, values))
-        except Undefined:
+        except UndefinedError:
             return False
 
 
@@ -107,7 +107,7 @@ class Made:
                 return f'uses "{part.operation}", which is not among {" ".join(self.operations)}'
         try:
             value = value_of(expression, {})
-        except Undefined:
+        except UndefinedError:
             return "divides by 0"
         return None if value == self.target else f"is {value} and not {self.target}"
 
@@ -116,23 +116,23 @@ Property = Values | Made
 
 
 def read_property(gold: str) -> Property:
-    """The property that a gold states. Raises: Unreadable: says what is wrong with it."""
+    """The property that a gold states. Raises: UnreadableError: says what is wrong with it."""
     if len(gold) > MAX_LENGTH:
-        raise Unreadable(f"it is longer than {MAX_LENGTH} characters")
+        raise UnreadableError(f"it is longer than {MAX_LENGTH} characters")
     head, colon, body = gold.partition(":")
     head = head.strip()
     if not colon:
-        raise Unreadable('there is no ":" between what is looked for and what holds of it')
+        raise UnreadableError('there is no ":" between what is looked for and what holds of it')
     if NAMES.fullmatch(head):
         return _values(tuple(name.strip() for name in head.split(",")), body)
     if match := NUMBERS.fullmatch(head):
         return _made(match, body)
-    raise Unreadable(f'"{head[:40]}" is neither names such as "x, y" nor numbers such as "3, 5, 7 with + - *"')
+    raise UnreadableError(f'"{head[:40]}" is neither names such as "x, y" nor numbers such as "3, 5, 7 with + - *"')
 
 
 def _values(names: tuple[str, ...], body: str) -> Values:
     if len(set(names)) != len(names) or len(names) > MAX_NAMES:
-        raise Unreadable(f"its unknowns are up to {MAX_NAMES} different letters")
+        raise UnreadableError(f"its unknowns are up to {MAX_NAMES} different letters")
     conditions = tuple(_condition(part) for part in body.split(";"))
     known = {
         part.name
@@ -142,9 +142,9 @@ def _values(names: tuple[str, ...], body: str) -> Values:
         if isinstance(part, Unknown)
     }
     if strangers := sorted(known - set(names)):
-        raise Unreadable(f'"{strangers[0]}" is not among its unknowns {", ".join(names)}')
+        raise UnreadableError(f'"{strangers[0]}" is not among its unknowns {", ".join(names)}')
     if idle := [name for name in names if name not in known]:
-        raise Unreadable(f'none of its conditions says anything of "{idle[0]}"')
+        raise UnreadableError(f'none of its conditions says anything of "{idle[0]}"')
     return Values(names, conditions)
 
 
@@ -153,20 +153,22 @@ def _condition(text: str) -> Condition:
     left = reader.expression()
     relation = reader.take()
     if relation not in RELATIONS:
-        raise Unreadable(f'"{text.strip()[:40]}" is no condition: {" ".join(RELATIONS)} stands between two expressions')
+        raise UnreadableError(
+            f'"{text.strip()[:40]}" is no condition: {" ".join(RELATIONS)} stands between two expressions'
+        )
     right = reader.expression()
     if reader.next:
-        raise Unreadable(f'"{reader.next}" is too much in "{text.strip()[:40]}"')
+        raise UnreadableError(f'"{reader.next}" is too much in "{text.strip()[:40]}"')
     return Condition(left, relation, right)
 
 
 def _made(head: re.Match[str], body: str) -> Made:
     target = TARGET.fullmatch(body)
     if target is None:
-        raise Unreadable(f'"{body.strip()[:40]}" is no whole number to be made')
+        raise UnreadableError(f'"{body.strip()[:40]}" is no whole number to be made')
     numbers = tuple(int(number) for number in head[1].split(","))
     if len(numbers) > MAX_NUMBERS:
-        raise Unreadable(f"it gives more than {MAX_NUMBERS} numbers")
+        raise UnreadableError(f"it gives more than {MAX_NUMBERS} numbers")
     return Made(numbers, tuple(dict.fromkeys(head[2].split())), int(target[1]))
 
 

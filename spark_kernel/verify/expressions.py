@@ -29,11 +29,11 @@ OPERATIONS: Mapping[str, Callable[[Fraction, Fraction], Fraction]] = {
 RANK = {"+": 1, "-": 1, "*": 2, "/": 2, "mod": 2}
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """A text that is no expression of this grammar; says where it stops being one."""
 
 
-class Undefined(ArithmeticError):
+class UndefinedError(ArithmeticError):
     """An expression without a value: a division by 0, or the digits of what is no whole number."""
 
 
@@ -75,16 +75,16 @@ class TokenReader:
     """The tokens of a text, read one at a time. Shared by expressions and by what is made of them."""
 
     def __init__(self, text: str) -> None:
-        """Raises: Unreadable: too long, or a character that no token has."""
+        """Raises: UnreadableError: too long, or a character that no token has."""
         if len(text) > MAX_LENGTH:
-            raise Unreadable(f"it is longer than {MAX_LENGTH} characters")
+            raise UnreadableError(f"it is longer than {MAX_LENGTH} characters")
         self._tokens: list[str] = []
         position = 0
         text = text.rstrip()
         while position < len(text):
             match = TOKEN.match(text, position)
             if match is None:
-                raise Unreadable(f'"{text[position:].strip()[:20]}" is not understood')
+                raise UnreadableError(f'"{text[position:].strip()[:20]}" is not understood')
             self._tokens.append(match[0].strip())
             position = match.end()
         self._at = 0
@@ -101,13 +101,15 @@ class TokenReader:
         return token
 
     def expect(self, token: str) -> None:
-        """Pass this token. Raises: Unreadable: another one comes."""
+        """Pass this token. Raises: UnreadableError: another one comes."""
         if self.next != token:
-            raise Unreadable(f'"{token}" is missing before "{self.next}"' if self.next else f'"{token}" is missing')
+            raise UnreadableError(
+                f'"{token}" is missing before "{self.next}"' if self.next else f'"{token}" is missing'
+            )
         self.take()
 
     def expression(self, depth: int = 0) -> Expression:
-        """The expression that begins here. Raises: Unreadable."""
+        """The expression that begins here. Raises: UnreadableError."""
         return self._chain(("+", "-"), lambda: self._chain(("*", "/", "mod"), lambda: self._factor(depth)))
 
     def _chain(self, operations: tuple[str, ...], part: Callable[[], Expression]) -> Expression:
@@ -119,7 +121,7 @@ class TokenReader:
 
     def _factor(self, depth: int) -> Expression:
         if depth > MAX_DEPTH:
-            raise Unreadable(f"its brackets are nested deeper than {MAX_DEPTH}")
+            raise UnreadableError(f"its brackets are nested deeper than {MAX_DEPTH}")
         token = self.take()
         if token.isdigit():
             return Whole(int(token))
@@ -133,20 +135,20 @@ class TokenReader:
             return Unary("digits", inside) if token == "digits" else inside
         if token.isalpha() and token != "mod":
             return Unknown(token)
-        raise Unreadable(f'a number or name is missing before "{token}"' if token else "it ends too early")
+        raise UnreadableError(f'a number or name is missing before "{token}"' if token else "it ends too early")
 
 
 def read_expression(text: str) -> Expression:
-    """The expression that the whole text is. Raises: Unreadable."""
+    """The expression that the whole text is. Raises: UnreadableError."""
     reader = TokenReader(text)
     found = reader.expression()
     if reader.next:
-        raise Unreadable(f'"{reader.next}" is too much')
+        raise UnreadableError(f'"{reader.next}" is too much')
     return found
 
 
 def value_of(expression: Expression, values: Mapping[str, int]) -> Fraction:
-    """The exact value. Raises: Undefined. KeyError: a name without a value."""
+    """The exact value. Raises: UndefinedError. KeyError: a name without a value."""
     match expression:
         case Whole(value):
             return Fraction(value)
@@ -161,9 +163,9 @@ def value_of(expression: Expression, values: Mapping[str, int]) -> Fraction:
 
 
 def operate(operation: str, left: Fraction, right: Fraction) -> Fraction:
-    """left `operation` right, exactly. Raises: Undefined: a division by 0."""
+    """left `operation` right, exactly. Raises: UndefinedError: a division by 0."""
     if operation in ("/", "mod") and right == 0:
-        raise Undefined("it divides by 0")
+        raise UndefinedError("it divides by 0")
     return OPERATIONS[operation](left, right)
 
 
@@ -204,5 +206,5 @@ def _in_brackets(expression: Expression, rank: int) -> str:
 
 def _digit_sum(value: Fraction) -> Fraction:
     if value.denominator != 1 or abs(value) >= 10**MAX_DIGITS:
-        raise Undefined("it asks for the digits of what is no whole number, or of too large a one")
+        raise UndefinedError("it asks for the digits of what is no whole number, or of too large a one")
     return Fraction(sum(int(digit) for digit in str(abs(value.numerator))))

@@ -1,4 +1,4 @@
-"""Answers of which a property is asked: right is whatever satisfies it, and several answers may (`verify.conditions`)."""
+"""Answers of which a property is asked: whatever satisfies it is right, several answers may (`verify.conditions`)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 from spark_kernel.prompts.verdicts import read_answer
 from spark_kernel.records import Problem, Score
-from spark_kernel.verify.conditions import Made, Property, Values, read_property
+from spark_kernel.verify.conditions import Made, Values, read_property
 from spark_kernel.verify.dress import undress
-from spark_kernel.verify.expressions import Expression, Unreadable, read_expression, write_expression
+from spark_kernel.verify.expressions import Expression, UnreadableError, read_expression, write_expression
 from spark_kernel.verify.findings import bad_gold, check_boxable, no_box, right, unreadable, wrong
 from spark_kernel.verify.integer import stated_number
 from spark_kernel.verify.numbers import Number, read_number
@@ -45,7 +45,7 @@ class PropertyVerifier:
         check_boxable(problem, problem.gold)
         try:
             asked = read_property(problem.gold)
-        except Unreadable as error:
+        except UnreadableError as error:
             raise bad_gold(problem, _advice(problem.gold, error)) from error
         example = problem.meta.get(EXAMPLE)
         if example is None:
@@ -117,7 +117,7 @@ def read_made(answer: str) -> tuple[Expression | None, int | None]:
         text, result = match["made"], int("".join(match["result"].split()))
     try:
         return read_expression(text), result
-    except Unreadable:
+    except UnreadableError:
         return None, None
 
 
@@ -125,10 +125,10 @@ def _whole(number: Number) -> bool:
     return number.value.denominator == 1 and not number.percent
 
 
-def _advice(gold: str, error: Unreadable) -> str:
+def _advice(gold: str, error: UnreadableError) -> str:
     if read_number(gold) is not None:
         return (
-            "it is an answer and not a property: use the verifier \"integer\" or \"numeric\", or write what must hold, "
+            'it is an answer and not a property: use the verifier "integer" or "numeric", or write what must hold, '
             'such as "x: 3 * x + 4 = 25"'
         )
     return f'{error}; a gold reads like "x, y: x + y = 12; x > y" or "3, 5, 7 with + - *: 22"'

@@ -6,7 +6,7 @@ from fractions import Fraction
 from itertools import combinations, product
 
 from spark_kernel.verify.conditions import Made, Property, Values
-from spark_kernel.verify.expressions import Undefined, operate
+from spark_kernel.verify.expressions import UndefinedError, operate
 
 REACH = {1: 1000, 2: 60, 3: 12}
 """By the number of unknowns: how far from 0 they are looked for. No search for more."""
@@ -47,7 +47,7 @@ def _reachable(asked: Made) -> str | None:
                 for operation in asked.operations:
                     try:
                         value = operate(operation, a[0], b[0])
-                    except Undefined:
+                    except UndefinedError:
                         continue
                     following = tuple(sorted((*rest, (value, f"({a[1]} {operation} {b[1]})"))))
                     if following not in seen:

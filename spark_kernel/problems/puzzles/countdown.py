@@ -7,7 +7,7 @@ from fractions import Fraction
 from random import Random
 
 from spark_kernel.problems.puzzles.form import Drawn, Form
-from spark_kernel.verify.expressions import Binary, Expression, Undefined, Whole, value_of, write_expression
+from spark_kernel.verify.expressions import Binary, Expression, UndefinedError, Whole, value_of, write_expression
 
 PLACES = "pqrs"
 LARGEST_GIVEN = 12
@@ -56,7 +56,7 @@ def _joined(rng: Random, given: list[int], operations: str) -> Expression:
 def _value(made: Expression) -> Fraction | None:
     try:
         return value_of(made, {})
-    except Undefined:
+    except UndefinedError:
         return None
 
 
