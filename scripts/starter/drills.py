@@ -48,5 +48,5 @@ def facts_drill(rng: Random) -> Demonstration:
         else:
             other, sign = slip(value, rng) if rng.random() < 0.9 else value, rng.choice("<>")
             holds = value < other if sign == "<" else value > other
-            pieces += [(f"{value} {sign} {other} ", 0.0), ("yes" if holds else "no", 1.0), ("\n", 0.0)]
+            pieces += [(f"{value} {sign} {other}", 0.0), (" yes" if holds else " no", 1.0), ("\n", 0.0)]
     return Demonstration("Check each line.", tuple(pieces))

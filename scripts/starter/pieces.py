@@ -41,10 +41,15 @@ def compare(mine: object, theirs: object, gap: object) -> tuple[Piece, ...]:
     return (f"{mine} vs {theirs} off by ", 1.0), (f"{gap}", DECISIVE), ("\n", 1.0)
 
 
+def boxed(content: str, weight: float) -> tuple[Piece, ...]:
+    """A box in pieces, its content of this weight."""
+    before, after = write_box("|").split("|")
+    return (before, 1.0), (content, weight), (after, 1.0)
+
+
 def verdict(word: str) -> tuple[Piece, ...]:
     """The boxed verdict, in weighted pieces."""
-    before, after = write_box("|").split("|")
-    return (before, 1.0), (word, DECISIVE), (after, 1.0)
+    return boxed(word, DECISIVE)
 
 
 def judged(task: Task) -> tuple[Piece, ...]:

@@ -11,7 +11,6 @@ from random import Random
 
 from spark_kernel.problems.puzzles.catalogue import FORMS
 from spark_kernel.prompts import build
-from spark_kernel.prompts.verdicts import write_box
 from spark_kernel.records import Origin, Problem, Rollout, View
 from spark_kernel.verify.conditions import Condition, Made, Values, read_property
 from spark_kernel.verify.expressions import (
@@ -24,14 +23,17 @@ from spark_kernel.verify.expressions import (
     value_of,
     write_expression,
 )
-from starter.pieces import DECISIVE, Demonstration, Piece, answered, candidate, compare, judged, slip
+from starter.pieces import DECISIVE, Demonstration, Piece, answered, boxed, candidate, compare, judged, slip
+
+GUESS = 4.0
+"""Weight of a guessed answer: a few tokens among the many of checks."""
 
 
 def demonstrate_puzzle(kind: str, problem: Problem, rng: Random, seed: int, index: int) -> Demonstration:
     """A demonstration of one task kind on a puzzle."""
     right_answer = str(problem.meta["example"])
     if kind == "solve":
-        return answered(build.solve_task(problem, seed=seed, round=index), (write_box(right_answer), 1.0))
+        return answered(build.solve_task(problem, seed=seed, round=index), *boxed(right_answer, GUESS))
     view = rng.choice((View.ANSWER, View.FULL))
     origin = rng.choices((Origin.SOLVE, Origin.REFLECTION), (0.75, 0.25))[0]
     how = {"origin": origin, "view": view, "mixed": True, "seed": seed, "round": index}
@@ -45,7 +47,7 @@ def demonstrate_puzzle(kind: str, problem: Problem, rng: Random, seed: int, inde
     shown, answer = rng.choice(((right, right_answer), (wrong, wrong_answer)))
     lines, _ = check(problem, answer)
     if kind == "reflection":
-        return answered(build.reflection_task(problem, shown, **how), *lines, (write_box(right_answer), 1.0))
+        return answered(build.reflection_task(problem, shown, **how), *lines, *boxed(right_answer, GUESS))
     task = build.pointwise_task(problem, shown, **how)
     return answered(task, *lines, *judged(task))
 
@@ -95,8 +97,8 @@ def _check_condition(condition: Condition, values: dict[str, int]) -> list[Piece
     left, right = (_worked(side, values, lines) for side in (condition.left, condition.right))
     if condition.relation == "=":
         return [("".join(lines), 1.0), *compare(left, right, abs(left - right))]
-    outcome = "yes" if condition.holds(values) else "no"
-    return [("".join(lines) + f"{left} {condition.relation} {right} ", 1.0), (outcome, DECISIVE), ("\n", 1.0)]
+    outcome = " yes" if condition.holds(values) else " no"
+    return [("".join(lines) + f"{left} {condition.relation} {right}", 1.0), (outcome, DECISIVE), ("\n", 1.0)]
 
 
 def _check_made(problem: Problem, asked: Made, answer: str) -> tuple[tuple[Piece, ...], bool]:
@@ -104,9 +106,9 @@ def _check_made(problem: Problem, asked: Made, answer: str) -> tuple[tuple[Piece
     used = [part.value for part in parts_of(made) if isinstance(part, Whole)]
     pieces: list[Piece] = []
     for number in shown_numbers(problem):
-        outcome = "yes" if number in used else "no"
-        pieces += [(f"{number} ", 1.0), (outcome, DECISIVE), ("\n", 1.0)]
-        if outcome == "no":
+        outcome = " yes" if number in used else " no"
+        pieces += [(f"{number}", 1.0), (outcome, DECISIVE), ("\n", 1.0)]
+        if outcome == " no":
             return tuple(pieces), False
     lines: list[str] = []
     value = _worked(made, {}, lines)
