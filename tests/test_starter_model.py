@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import make_starter  # noqa: E402
 from starter import chains, demonstrations, measuring, pieces, puzzles, training  # noqa: E402
+from starter.muon import Muon  # noqa: E402
 from starter.tokenizer import END, PAD, SPECIAL, START, prompt_text  # noqa: E402
 
 MEBIBYTE = 1024 * 1024
@@ -343,6 +344,24 @@ def test_the_shipped_weights_solve_as_often_as_documented(subject):
 
 
 # The script
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (256, 128), (64, 128)])
+def test_muon_in_float32_takes_the_steps_of_torchs_own(shape):
+    """To the precision of the bfloat16 in which torch's orthogonalises."""
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn((4, *shape), generator=generator)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    for optimizer in (
+        Muon([ours], lr=1e-2),
+        torch.optim.Muon([theirs], lr=1e-2, momentum=0.95, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+    ):
+        for gradient in gradients:
+            optimizer.param_groups[0]["params"][0].grad = gradient.clone()
+            optimizer.step()
+    moved = (start - theirs).norm()
+    assert moved > 0.1
+    assert (ours - theirs).norm() < 0.03 * moved
 
 
 @pytest.mark.slow
