@@ -21,10 +21,18 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig, LlamaForCausalLM
 
 SEED = 20240817
-STEPS = 900
-WEIGHTS = {"solve": 0.12, "pointwise": 0.2, "pairwise": 0.14, "reflection": 0.08, "sums": 0.3, "compare": 0.16}
-"""Share of each kind of demonstration. Little solving, for every kind works its problem out."""
-WORD_WEIGHTS = {"solve": 0.2, "pointwise": 0.1, "pairwise": 0.08, "reflection": 0.07, "sums": 0.43, "compare": 0.12}
+STEPS = 1100
+WEIGHTS = {
+    "solve": 0.05, "pointwise": 0.07, "pairwise": 0.04, "reflection": 0.03,
+    "puzzle-solve": 0.24, "puzzle-pointwise": 0.13, "puzzle-pairwise": 0.06, "puzzle-reflection": 0.1,
+    "sums": 0.17, "compare": 0.06, "facts": 0.05,
+}  # fmt: skip
+"""Share of each kind of demonstration."""
+WORD_WEIGHTS = {
+    "solve": 0.1, "pointwise": 0.1, "pairwise": 0.08, "reflection": 0.07,
+    "puzzle-solve": 0.2, "puzzle-pointwise": 0.1, "puzzle-pairwise": 0.08, "puzzle-reflection": 0.07,
+    "sums": 0.15, "compare": 0.05,
+}  # fmt: skip
 """The same for the texts that the tokenizer's words come from, so that they do not move with the mixture above."""
 WORD_TOKENS = 400
 PROSE = Path(__file__).parent / "starter" / "prose.txt"

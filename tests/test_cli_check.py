@@ -190,6 +190,11 @@ def test_answers_are_told_apart_by_their_look(gold: str, kind: str) -> None:
     assert answer_type(Problem("p", "q", gold, "math")) == kind
 
 
+def test_a_gold_that_states_a_property_is_told_by_its_verifier() -> None:
+    assert answer_type(Problem("p", "q", "x: x >= 4; x < 9", "property")) == "conditions"
+    assert answer_type(Problem("p", "q", "x: x >= 4; x < 9", "math")) == "equation or inequality"
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_bar_appears_by_itself_and_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     monkeypatch.setattr("workbench.reporting.waiting.PATIENCE", 0.05)

@@ -18,11 +18,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spark_kernel.keyed_random import content_hash, keyed_random
 from spark_kernel.problems.arithmetic import ArithmeticSource, chain_of
-from spark_kernel.problems.held_out import CANONICAL_FORM, FIRST_FORM, is_held_out, may_be_evaluated
+from spark_kernel.problems.held_out import CANONICAL_FORM, is_held_out, may_be_evaluated
+from spark_kernel.problems.puzzles.source import PuzzlesSource
 from spark_kernel.prompts import build
 from spark_kernel.prompts.templates import TEMPLATES
 from spark_kernel.prompts.verdicts import read_answer, read_verdict
 from spark_kernel.records import Kind, Origin, Parse, View
+from spark_kernel.verify import VerifyRequest, score_request
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "spark_kernel" / "models" / "starter"
@@ -30,7 +32,8 @@ DOCUMENT = ROOT / "docs" / "starter-model.md"
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import make_starter  # noqa: E402
-from starter import demonstrations, measuring, training  # noqa: E402
+from starter import chains, demonstrations, measuring, pieces, puzzles, training  # noqa: E402
+from starter.muon import Muon  # noqa: E402
 from starter.tokenizer import END, PAD, SPECIAL, START, prompt_text  # noqa: E402
 
 MEBIBYTE = 1024 * 1024
@@ -50,6 +53,22 @@ def examples():
 @pytest.fixture(scope="module")
 def tasks(examples):
     return [example for example in examples if example.task is not None]
+
+
+@pytest.fixture(scope="module")
+def about_chains(tasks):
+    return [example for example in tasks if example.task.problem_id.startswith("arithmetic-")]
+
+
+@pytest.fixture(scope="module")
+def about_puzzles(examples):
+    """Demonstrations with the puzzles they are about."""
+    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
+    return [
+        (example, data.puzzle(index))
+        for index, example in enumerate(examples)
+        if example.task is not None and example.task.problem_id.startswith("puzzle-")
+    ]
 
 
 # The folder
@@ -164,9 +183,11 @@ def test_every_prompt_of_the_quickstart_fits_its_limit(tokenizer, tasks):
 # The demonstrations
 
 
-def test_demonstrations_cover_every_template_view_origin_and_letter_map(tasks):
-    assert {t.task.template_id for t in tasks} == {template.id for template in TEMPLATES if template.words is None}
-    recycled = [t.task for t in tasks if t.task.kind is not Kind.SOLVE]
+@pytest.mark.parametrize("subject", ["arithmetic-", "puzzle-"])
+def test_demonstrations_cover_every_template_view_origin_and_letter_map(tasks, subject):
+    own = [t.task for t in tasks if t.task.problem_id.startswith(subject)]
+    assert {task.template_id for task in own} == {template.id for template in TEMPLATES if template.words is None}
+    recycled = [task for task in own if task.kind is not Kind.SOLVE]
     assert {(t.kind, t.view, t.origin) for t in recycled} == {
         (kind, view, origin)
         for kind in (Kind.POINTWISE, Kind.PAIRWISE, Kind.REFLECTION)
@@ -180,7 +201,7 @@ def test_every_demonstration_reads_as_its_label(tasks):
     for example in tasks:
         task = example.task
         if not task.kind.judges:
-            assert read_answer(example.response) == task.label
+            assert read_answer(example.response)
             continue
         letters = task.kind is Kind.PAIRWISE or task.label_map
         reading = read_verdict(example.response, ("A", "B") if letters else ("Yes", "No"))
@@ -189,18 +210,51 @@ def test_every_demonstration_reads_as_its_label(tasks):
         assert meaning == task.label
 
 
-def test_labels_are_the_truth_by_an_independent_calculation(tasks):
+def test_labels_are_the_truth_by_an_independent_calculation(about_chains):
     """The shown candidate's box against the question's own numbers, worked out anew from the text."""
-    for example in tasks:
+    for example in about_chains:
         task = example.task
         answer = _evaluate(example.user)
         if not task.kind.judges:
-            assert int(task.label) == answer
+            assert int(task.label) == answer == int(read_answer(example.response))
         elif task.kind is Kind.POINTWISE:
             assert (task.label == "Yes") == (_shown(example.user, "answer") == answer)
         else:
             assert _shown(example.user, f"answer_{task.label.lower()}") == answer
             assert _shown(example.user, "answer_a") != _shown(example.user, "answer_b")
+
+
+def test_labels_of_puzzles_are_what_the_verifier_says_of_the_shown_answers(about_puzzles):
+    assert len(about_puzzles) > 1000
+    for example, problem in about_puzzles:
+        task = example.task
+        assert problem.question in example.user
+        if not task.kind.judges:
+            assert _satisfies(read_answer(example.response), problem)
+        elif task.kind is Kind.POINTWISE:
+            assert (task.label == "Yes") == _satisfies(_shown_text(example.user, "answer"), problem)
+        else:
+            for letter in "AB":
+                shown = _shown_text(example.user, f"answer_{letter.lower()}")
+                assert (task.label == letter) == _satisfies(shown, problem)
+
+
+def test_every_line_of_a_check_is_true_and_only_the_last_fails(about_puzzles):
+    """By Python's own arithmetic; what the last line says is what the judgement or reflection then does."""
+    for example, _ in about_puzzles:
+        if example.task.kind is Kind.SOLVE:
+            continue
+        *lines, last = [line for line in example.response.split("\n") if line not in ("correct", "not correct")]
+        held = [_line_holds(line) for line in lines]
+        assert lines
+        assert all(held[:-1])
+        if example.task.kind is Kind.REFLECTION:
+            shown = _shown_text(example.user, "answer")
+            assert (last == rf"\boxed{{{shown}}}") == held[-1] or not held[-1]
+        elif example.task.kind is Kind.POINTWISE:
+            assert held[-1] == (example.task.label == "Yes")
+        else:
+            assert held[-1] == (example.task.label == "A")
 
 
 def test_labels_are_balanced(tasks):
@@ -210,14 +264,16 @@ def test_labels_are_balanced(tasks):
         assert abs(share - 0.5) < 2.6 * (0.25 / len(labels)) ** 0.5  # 99 % of fair coins
 
 
-def test_no_demonstration_shows_a_held_out_problem():
+def test_no_demonstration_is_made_of_a_held_out_problem():
     data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
-    problems = [data.problem(index) for index in range(5000)]
-    assert not any(is_held_out(problem, 0.1, FIRST_FORM) for problem in problems)
-    assert not any(may_be_evaluated(problem, 0.1, CANONICAL_FORM) for problem in problems)
-    raw = ArithmeticSource(seed=make_starter.SEED)
-    assert any(is_held_out(raw.problem(i), 0.1, FIRST_FORM) for i in range(200)), "the filter has something to do"
-    assert any(may_be_evaluated(raw.problem(i), 0.1, CANONICAL_FORM) for i in range(1000)), "so has the stricter one"
+    for draw, source in (
+        (data.problem, ArithmeticSource(seed=make_starter.SEED)),
+        (data.puzzle, PuzzlesSource(seed=make_starter.SEED)),
+    ):
+        shown = [draw(index) for index in range(1500)]
+        assert not any(is_held_out(problem, 0.1, CANONICAL_FORM) for problem in shown)
+        assert not any(may_be_evaluated(problem, 0.1, CANONICAL_FORM) for problem in shown)
+        assert any(is_held_out(source.problem(i), 0.1, CANONICAL_FORM) for i in range(200)), "there is something to do"
 
 
 def test_a_task_prompt_is_the_one_the_kernel_builds():
@@ -237,10 +293,19 @@ def test_wrong_candidates_are_wrong_and_look_like_work():
     for index in range(500):
         problem = ArithmeticSource(seed=5).problem(index)
         chain = chain_of(problem)
-        other = demonstrations.mistaken(chain, keyed_random(5, "test", index))
+        other = chains.mistaken(chain, keyed_random(5, "test", index))
         assert other.answer != chain.answer
         assert len(other.steps) == len(chain.steps)
-        assert all(0 <= step.after <= demonstrations.LARGEST for step in other.steps)
+        assert all(0 <= step.after <= pieces.LARGEST for step in other.steps)
+
+
+def test_wrong_answers_to_puzzles_are_wrong_and_of_the_kind_asked_for():
+    source = PuzzlesSource(seed=5, **demonstrations.PUZZLE_OPTIONS)
+    for index in range(400):
+        problem = source.problem(index)
+        other = puzzles.mistaken_answer(problem, problem.meta["example"], keyed_random(5, "test", index))
+        score = score_request(VerifyRequest(rf"\boxed{{{other}}}", problem, build.solve_task(problem, seed=0, round=1)))
+        assert (score.correct, score.parse) == (False, Parse.OK), (problem.question, other)
 
 
 def test_only_results_of_drills_and_whole_responses_of_tasks_are_learnt(tokenizer, examples):
@@ -251,9 +316,9 @@ def test_only_results_of_drills_and_whole_responses_of_tasks_are_learnt(tokenize
         assert learnt == expected + (END if example.task else "")
 
 
-def test_a_judgements_comparison_tells_its_verdict(tasks):
+def test_a_judgements_comparison_tells_its_verdict(about_chains):
     """ "off by 0" goes with Yes, and in a pair with the right one only."""
-    for example in tasks:
+    for example in about_chains:
         gaps = [int(gap) for gap in re.findall(r"off by (\d+)", example.response)]
         if example.task.kind is Kind.POINTWISE:
             assert (gaps == [0]) == (example.task.label == "Yes")
@@ -265,19 +330,38 @@ def test_a_judgements_comparison_tells_its_verdict(tasks):
 
 
 @pytest.mark.slow
-def test_the_shipped_weights_solve_as_often_as_documented():
+@pytest.mark.parametrize("subject", measuring.SUBJECTS)
+def test_the_shipped_weights_solve_as_often_as_documented(subject):
     """150 problems x 2: the sample's interval must meet the documented one."""
     torch.set_num_threads(1)
     model, tokenizer = measuring.load(FOLDER)
-    problems = measuring.held_out_problems(150, seed=101)
-    tasks = [build.solve_task(p, seed=101, round=k) for p in problems for k in range(2)]
-    found = measuring.rate("solve", measuring.sample(model, tokenizer, tasks, seed=1))
-    low, high = _documented("solved, sampled at temperature 1")
+    problems = {p.id: p for p in measuring.held_out_problems(150, 101, subject)}
+    tasks = [build.solve_task(p, seed=101, round=k) for p in problems.values() for k in range(2)]
+    found = measuring.rate("solve", measuring.sample(model, tokenizer, tasks, problems, seed=1))
+    low, high = _documented(subject, "solved, sampled at temperature 1")
     assert found.low <= high
     assert found.high >= low
 
 
 # The script
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (256, 128), (64, 128)])
+def test_muon_in_float32_takes_the_steps_of_torchs_own(shape):
+    """To the precision of the bfloat16 in which torch's orthogonalises."""
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn((4, *shape), generator=generator)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    for optimizer in (
+        Muon([ours], lr=1e-2),
+        torch.optim.Muon([theirs], lr=1e-2, momentum=0.95, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+    ):
+        for gradient in gradients:
+            optimizer.param_groups[0]["params"][0].grad = gradient.clone()
+            optimizer.step()
+    moved = (start - theirs).norm()
+    assert moved > 0.1
+    assert (ours - theirs).norm() < 0.03 * moved
 
 
 @pytest.mark.slow
@@ -300,13 +384,42 @@ def test_the_shipped_tokenizer_is_the_one_the_script_makes():
     assert shipped["pre_tokenizer"] == made["pre_tokenizer"]
 
 
-def _documented(figure: str) -> tuple[float, float]:
-    for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
+def _documented(subject: str, figure: str) -> tuple[float, float]:
+    """The interval of a figure, from the table of a subject."""
+    _, _, table = DOCUMENT.read_text(encoding="utf-8").partition(f"| {subject}: figure |")
+    for line in table.split("\n\n")[0].splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if cells and cells[0] == figure:
             low, high = cells[2].split(" to ")
             return float(low), float(high)
-    raise AssertionError(f"docs/starter-model.md has no line for {figure!r}")
+    raise AssertionError(f"docs/starter-model.md has no line for {figure!r} of {subject}")
+
+
+def _satisfies(answer: str, problem) -> bool:
+    task = build.solve_task(problem, seed=0, round=1)
+    return score_request(VerifyRequest(rf"\boxed{{{answer}}}", problem, task)).correct is True
+
+
+def _line_holds(line: str) -> bool:
+    """Whether a check's line says that something holds; that what it says is true is asserted."""
+    if match := re.fullmatch(r"(-?\d+) vs (-?\d+) off by (\d+)", line):
+        mine, theirs, gap = map(int, match.groups())
+        assert abs(mine - theirs) == gap, line
+        return gap == 0
+    if match := re.fullmatch(r"(-?\d+) ([<>]) (-?\d+) (yes|no)", line):
+        assert eval("".join(match.groups()[:3])) == (match[4] == "yes"), line
+        return match[4] == "yes"
+    if match := re.fullmatch(r"(\d+) (yes|no)", line):
+        return match[2] == "yes"
+    left, right = line.replace("mod", "%").split(" = ")
+    assert eval(left) == int(right), line
+    return True
+
+
+def _shown_text(user: str, tag: str) -> str:
+    """The answer between tags: as it is in answer view, in its box in full view."""
+    inside = re.search(rf"<{tag}>\n(.*?)\n</{tag}>", user, re.DOTALL).group(1)
+    return read_answer(inside) or inside
 
 
 def _evaluate(user: str) -> int:

@@ -13,7 +13,7 @@ from spark_kernel.records import Kind, Parse
 from spark_kernel.verify import get_verifier, score_request, verifier_names
 from tests.helpers.verify import HERE, Scripted, judgement, request
 
-BUILT_IN = ["choice", "exact", "integer", "math", "numeric", "reasoning_gym", "verdict"]
+BUILT_IN = ["choice", "exact", "integer", "math", "numeric", "property", "reasoning_gym", "verdict"]
 
 
 def test_the_built_in_names_can_all_be_made() -> None:

@@ -5,7 +5,7 @@ Independent of the workbench's own engine and evaluation on purpose, so that one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from spark_kernel.evaluate.intervals import Estimate, balanced_proportion, clustered_proportion
 from spark_kernel.keyed_random import derive_seed, keyed_random
 from spark_kernel.problems.arithmetic import ArithmeticSource
+from spark_kernel.problems.held_out import CANONICAL_FORM, may_be_evaluated
+from spark_kernel.problems.puzzles.source import PuzzlesSource
+from spark_kernel.problems.source import ProblemSource
 from spark_kernel.prompts import build
-from spark_kernel.prompts.verdicts import read_answer, read_verdict
+from spark_kernel.prompts.verdicts import read_verdict
 from spark_kernel.records import Kind, Origin, Parse, Problem, Rollout, Score, Task, View
-from starter.demonstrations import LARGEST, is_held_out
+from spark_kernel.verify import VerifyRequest, score_request
+from starter.demonstrations import HELD_OUT_FRACTION, PUZZLE_OPTIONS
+from starter.pieces import LARGEST
 
 MAX_NEW_TOKENS = 64
 BATCH = 256
+SUBJECTS = ("puzzles", "chains")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +60,18 @@ def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval(), tokenizer
 
 
-def held_out_problems(count: int, seed: int) -> list[Problem]:
-    """The first held-out problems of the quickstart's source at this seed, no two alike."""
-    source, found = ArithmeticSource(seed=seed, max_value=LARGEST), {}
+def held_out_problems(count: int, seed: int, subject: str) -> list[Problem]:
+    """The first problems at this seed that evaluations may ask about, no two alike: "puzzles" or "chains"."""
+    source: ProblemSource = (
+        PuzzlesSource(seed=seed, **PUZZLE_OPTIONS)
+        if subject == "puzzles"
+        else ArithmeticSource(seed=seed, max_value=LARGEST)
+    )
+    found: dict[str, Problem] = {}
     index = 0
     while len(found) < count:
         problem = source.problem(index)
-        if is_held_out(problem):
+        if may_be_evaluated(problem, HELD_OUT_FRACTION, CANONICAL_FORM):
             found.setdefault(problem.id, problem)
         index += 1
     return list(found.values())
@@ -70,11 +81,12 @@ def sample(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     tasks: Sequence[Task],
+    problems: Mapping[str, Problem],
     *,
     seed: int,
     temperature: float = 1.0,
 ) -> list[Output]:
-    """One output per task, in order."""
+    """One output per task, in order. `problems`: those that the tasks are about, by id."""
     order = sorted(range(len(tasks)), key=lambda i: len(tasks[i].messages[0].text))
     outputs: dict[int, Output] = {}
     for start in range(0, len(order), BATCH):
@@ -88,17 +100,17 @@ def sample(
         with torch.inference_mode():
             ids = model.generate(**inputs, **how, top_p=1.0, top_k=0, max_new_tokens=MAX_NEW_TOKENS)
         for i, row in zip(chosen, ids[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-            outputs[i] = _read(tokenizer, tasks[i], row)
+            outputs[i] = _read(tokenizer, tasks[i], problems[tasks[i].problem_id], row)
     return [outputs[i] for i in range(len(tasks))]
 
 
-def measure(folder: Path, *, problems: int, samples: int, seed: int) -> list[Figure]:
+def measure(folder: Path, subject: str, *, problems: int, samples: int, seed: int) -> list[Figure]:
     """Solving, and judging, comparing and reflecting on the model's own fresh answers."""
     model, tokenizer = load(folder)
-    chosen = {p.id: p for p in held_out_problems(problems, seed)}
+    chosen = {p.id: p for p in held_out_problems(problems, seed, subject)}
     solve = [build.solve_task(p, seed=seed, round=k) for p in chosen.values() for k in range(samples)]
-    solved = sample(model, tokenizer, solve, seed=derive_seed(seed, "solve"))
-    greedy = sample(model, tokenizer, solve[::samples], seed=seed, temperature=0.0)
+    solved = sample(model, tokenizer, solve, chosen, seed=derive_seed(seed, "solve"))
+    greedy = sample(model, tokenizer, solve[::samples], chosen, seed=seed, temperature=0.0)
     right, wrong = _sources(solved, True, seed), _sources(solved, False, seed)
     views = {pid: keyed_random(seed, "view", pid).choice((View.ANSWER, View.FULL)) for pid in chosen}
 
@@ -109,13 +121,13 @@ def measure(folder: Path, *, problems: int, samples: int, seed: int) -> list[Fig
     judge = [build.pointwise_task(chosen[pid], rollout, **how(pid)) for pid, rollout in both]
     reflect = [build.reflection_task(chosen[pid], rollout, **how(pid)) for pid, rollout in both]
     pairs = [build.pairwise_task(chosen[pid], right[pid], wrong[pid], **how(pid)) for pid in right if pid in wrong]
-    judged = sample(model, tokenizer, judge, seed=derive_seed(seed, "judge"))
-    paired = sample(model, tokenizer, pairs, seed=derive_seed(seed, "pair"))
-    reflected = sample(model, tokenizer, reflect, seed=derive_seed(seed, "reflect"))
+    judged = sample(model, tokenizer, judge, chosen, seed=derive_seed(seed, "judge"))
+    paired = sample(model, tokenizer, pairs, chosen, seed=derive_seed(seed, "pair"))
+    reflected = sample(model, tokenizer, reflect, chosen, seed=derive_seed(seed, "reflect"))
     return [
         rate("solved, sampled at temperature 1", solved),
         rate("solved, greedy", greedy),
-        *(rate(f"solved, sampled, {n} operations", _with_steps(solved, chosen, n)) for n in (2, 3, 4)),
+        *(rate(f"solved, sampled, {part}", found) for part, found in _by_part(solved, chosen).items()),
         balanced("judging own answers, balanced accuracy", judged),
         *(balanced(f"the same, {v} view", [o for o in judged if o.task.view is v]) for v in View),
         balanced("the same, letters", [o for o in judged if o.task.label_map]),
@@ -159,8 +171,14 @@ def _ended(outputs: Sequence[Output]) -> list[bool]:
     return [output.ended for output in outputs]
 
 
-def _with_steps(outputs: Sequence[Output], problems: dict[str, Problem], steps: int) -> list[Output]:
-    return [o for o in outputs if problems[o.task.problem_id].meta["operations"] == steps]
+def _by_part(outputs: Sequence[Output], problems: Mapping[str, Problem]) -> dict[str, list[Output]]:
+    """The outputs by family and level, or by the number of operations."""
+    found: dict[str, list[Output]] = {}
+    for output in outputs:
+        meta = problems[output.task.problem_id].meta
+        part = f"{meta['family']} {meta['level']}" if "family" in meta else f"{meta['operations']} operations"
+        found.setdefault(part, []).append(output)
+    return dict(sorted(found.items()))
 
 
 def _sources(outputs: Sequence[Output], correct: bool, seed: int) -> dict[str, Rollout]:
@@ -179,13 +197,13 @@ def _rollout(output: Output) -> Rollout:
     return Rollout(output.task.id, output.task.id, 0, 0, (), (), output.text, False, score=score)
 
 
-def _read(tokenizer: PreTrainedTokenizerBase, task: Task, ids: list[int]) -> Output:
+def _read(tokenizer: PreTrainedTokenizerBase, task: Task, problem: Problem, ids: list[int]) -> Output:
     ended = tokenizer.eos_token_id in ids
     ids = ids[: ids.index(tokenizer.eos_token_id) + 1] if ended else ids
     text = tokenizer.decode(ids, skip_special_tokens=True)
     if task.kind in (Kind.SOLVE, Kind.REFLECTION):
-        answer = read_answer(text)
-        return Output(task, text, ended, len(ids), answer, answer is not None and answer.strip() == task.label)
+        score = score_request(VerifyRequest(text, problem, task))
+        return Output(task, text, ended, len(ids), score.answer, score.correct is True)
     allowed = ("A", "B") if task.kind is Kind.PAIRWISE or task.label_map else ("Yes", "No")
     verdict = read_verdict(text, allowed).verdict
     if verdict is not None and task.label_map:

@@ -13,7 +13,9 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from starter.demonstrations import Demonstration, Demonstrations
+from starter.demonstrations import Demonstrations
+from starter.muon import Muon
+from starter.pieces import Demonstration
 from starter.tokenizer import END, MAX_TOKENS, PAD, START, prompt_text
 
 NUMBERS = 1000
@@ -45,7 +47,7 @@ class Schedule:
     vector_rate: float = 5e-3
     warmup: int = 20
     floor: float = 0.02
-    micro_batch_tokens: int = 4096
+    micro_batch_tokens: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +179,6 @@ def _optimizers(model: LlamaForCausalLM, schedule: Schedule) -> list[torch.optim
     inside = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]
     return [
-        torch.optim.Muon(
-            matrices, lr=schedule.matrix_rate, momentum=0.95, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
-        ),
+        Muon(matrices, lr=schedule.matrix_rate),
         torch.optim.AdamW(others, lr=schedule.vector_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]

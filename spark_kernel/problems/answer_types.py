@@ -21,10 +21,15 @@ TYPES = (
 
 
 def answer_type(problem: Problem) -> str:
-    """The kind of the problem's gold; "option" for multiple choice, "several golds" for alternatives."""
+    """The kind of the problem's gold; "option" for multiple choice, "several golds" for alternatives.
+
+    "conditions" where the gold says what a right answer satisfies.
+    """
     if problem.verifier == "choice" or "choices" in problem.meta:
         return "option"
     if ANY_OF in problem.meta:
         return "several golds"
+    if problem.verifier == "property":
+        return "conditions"
     gold = problem.gold.strip().strip("$").strip()
     return next((name for name, pattern in TYPES if pattern.fullmatch(gold)), "expression")

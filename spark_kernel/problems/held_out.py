@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from spark_kernel.errors import InputError
 from spark_kernel.problems.answer_format import set_apart
 from spark_kernel.problems.arithmetic import read_chain
+from spark_kernel.problems.puzzles.catalogue import read_puzzle
 from spark_kernel.prompts.build import IMAGE_MARK
 from spark_kernel.records import Problem
 
@@ -40,7 +41,7 @@ def canonical_text(problem: Problem, form: int) -> str:
     if form == FIRST_FORM:
         return _with_images(normalise_question(problem.question), problem)
     bare = _bare_question(problem)
-    return _with_images(_chain_text(bare) or bare, problem)
+    return _with_images(_chain_text(bare) or _puzzle_text(bare) or bare, problem)
 
 
 def normalise_question(question: str) -> str:
@@ -79,14 +80,17 @@ def may_be_evaluated(problem: Problem, fraction: float, form: int) -> bool:
 
 
 def _positions(problem: Problem, fraction: float, form: int) -> Iterator[float]:
-    """Where the problem's texts fall: one for most, phrasing and then chain for an arithmetic chain under form 2."""
+    """Where the problem's texts fall: one for most, phrasing and then chain for an arithmetic chain under form 2.
+
+    A puzzle has one text, what it asks for: no model has been made without some of its phrasings only.
+    """
     if not 0.0 <= fraction <= 1.0:
         raise InputError(f"A held-out fraction of {fraction} is refused: 0 to 1.")
     if form == FIRST_FORM:
         yield held_out_position(problem, form)
         return
     bare = _bare_question(problem)
-    yield _position(_with_images(bare, problem))
+    yield _position(_with_images(_puzzle_text(bare) or bare, problem))
     if (chain := _chain_text(bare)) is not None:
         yield _position(_with_images(chain, problem))
 
@@ -97,6 +101,12 @@ def _chain_text(question: str) -> str | None:
     if chain is None:
         return None
     return " ".join(["arithmetic chain", str(chain.start), *(f"{s.operator}{s.operand}" for s in chain.steps)])
+
+
+def _puzzle_text(question: str) -> str | None:
+    """One text for all phrasings of a puzzle of the source `puzzles`; None for any other question."""
+    asked = read_puzzle(question)
+    return None if asked is None else f"puzzle {asked}"
 
 
 def _bare_question(problem: Problem) -> str:

@@ -19,6 +19,7 @@ ENTRY_POINT_GROUP = "spark_kernel.problem_sources"
 BUILT_IN = {
     "arithmetic": "spark_kernel.problems.arithmetic:ArithmeticSource",
     "files": "spark_kernel.problems.files:FilesSource",
+    "puzzles": "spark_kernel.problems.puzzles.source:PuzzlesSource",
     "reasoning_gym": "spark_kernel.problems.reasoning_gym:ReasoningGymSource",
 }
 

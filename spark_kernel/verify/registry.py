@@ -18,6 +18,7 @@ BUILT_IN = {
     "exact": "spark_kernel.verify.exact:ExactVerifier",
     "integer": "spark_kernel.verify.integer:IntegerVerifier",
     "numeric": "spark_kernel.verify.numeric:NumericVerifier",
+    "property": "spark_kernel.verify.property:PropertyVerifier",
     "verdict": "spark_kernel.verify.verdict:VerdictVerifier",
     "reasoning_gym": "spark_kernel.verify.reasoning_gym:ReasoningGymVerifier",
 }
