@@ -408,6 +408,4 @@ class RoundReport:
     balance_after: Mapping[str, int] = field(default_factory=dict)
     shortcut: Mapping[str, float] = field(default_factory=dict)
     """By kind, how well a rule does that knows only where candidates come from (`evaluate.shortcut`)."""
-    evaluation: Mapping[str, Any] | None = None
-    """The held-out evaluation of this round (`evaluate.held_out`), None in rounds without one."""
     notes: tuple[str, ...] = ()

@@ -20,8 +20,6 @@ def reports_table(reports: Iterable[RoundReport]) -> pa.Table:
     rows = []
     for report in reports:
         row = {name: _cell(getattr(report, name)) for name in REPORT_SCHEMAS["reports"].names if name != "seconds"}
-        evaluation = report.evaluation
-        row["evaluation"] = None if evaluation is None else dumps(encode_plain(evaluation))
         row["seconds"] = float(sum(report.seconds_by_phase.values()))
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=REPORT_SCHEMAS["reports"])

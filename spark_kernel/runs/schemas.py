@@ -121,7 +121,6 @@ REPORT_SCHEMAS: dict[str, pa.Schema] = {
             balance_before=COUNTS,
             balance_after=COUNTS,
             shortcut=FIGURES,
-            evaluation=pa.string(),
             notes=pa.list_(pa.string()),
         )
     ),

@@ -159,7 +159,10 @@ def read_round(folder: Path) -> RoundRecords:
 
 def read_report(folder: Path) -> RoundReport:
     """The report of a finished round."""
-    return from_json(RoundReport, read_json(folder / REPORT))
+    found = read_json(folder / REPORT)
+    if isinstance(found, dict) and found.get("evaluation", 0) is None:
+        del found["evaluation"]  # 0.1.0 wrote it, always empty: evaluations have files of their own
+    return from_json(RoundReport, found)
 
 
 def write_evaluation(folder: Path, records: EvaluationRecords, report: Mapping[str, Any]) -> None:
