@@ -76,13 +76,15 @@ def test_a_loss_by_name_averages_in_its_own_way_unless_told_otherwise(name: str)
 
 
 def test_automatic_importance_correction_follows_the_engine(tmp_path: Path) -> None:
-    policy = load_policy(ModelSection(path=str(save_tiny_llama(tmp_path))))
+    folder = str(save_tiny_llama(tmp_path))
     for overrides, expected in (
         ({}, "off"),
         ({"rollout__engine": "vllm"}, "truncate"),
+        ({"model__dtype": "bfloat16"}, "truncate"),
         ({"rollout__engine": "vllm-server", "rollout__server__urls": ("http://host:8000",)}, "truncate"),
         ({"rollout__engine": "vllm", "objective__importance_correction": "off"}, "off"),
     ):
         config = load_config("quickstart", rollout__max_new_tokens=77, **overrides)
+        policy = load_policy(ModelSection(path=folder, dtype=config.model.dtype))
         learner = make_learner(config, policy, tmp_path)
         assert (learner.objective.importance_correction, learner.constant_length) == (expected, 77)

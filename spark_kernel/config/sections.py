@@ -288,7 +288,7 @@ class ObjectiveSection(Section):
     """Multiply the KL term by the ratio, which makes its gradient that of the reverse KL (TRL's default)."""
     importance_correction: Literal["auto", "off", "truncate", "mask"] = "auto"
     """Weight tokens by learner over sampler probability, bounded, where the two differ; auto: truncate for vLLM
-    engines, off for transformers, whose sampler is the learner itself."""
+    engines and in bfloat16, off for transformers in float32, whose sampler is the learner itself."""
     importance_level: Literal["token", "sequence"] = "token"
     """Whether that weight is taken per token or per whole output."""
     importance_cap: float = Field(2.0, gt=1.0)

@@ -8,6 +8,7 @@ program needs lies in its subfolder `state/`: the optimizer's tensors in `optimi
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,22 @@ from spark_kernel.models.policy import Policy
 STATE_FOLDER = "state"
 
 
-def save_state(
-    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, steps_taken: int, progress: UpdateProgress | None
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a learner stands, besides its weights and its optimizer's state.
+
+    `steps_taken`: optimizer steps. `update`: the one under way, None between two. `micro_batch_tokens`: what a
+    micro-batch was cut down to when memory ran out; None where it never did.
+    """
+
+    steps_taken: int = 0
+    update: UpdateProgress | None = None
+    micro_batch_tokens: int | None = None
+
+
+def save_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, standing: Standing) -> None:
     """Write the policy and everything else that `load_state` needs to go on bit for bit."""
+    progress = standing.update
     policy.save(folder)
     state = folder / STATE_FOLDER
     state.mkdir()
@@ -40,18 +53,16 @@ def save_state(
     save_file(tensors, state / "optimizer.safetensors")
     meta = {
         "version": progress.version if progress is not None else policy.version,
-        "steps_taken": steps_taken,
+        "steps_taken": standing.steps_taken,
+        "micro_batch_tokens": standing.micro_batch_tokens,
         "progress": progress.meta() if progress is not None else None,
         "parameters": [name for name, _ in policy.trainable],
     }
     (state / "learner.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
-def load_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> tuple[int, UpdateProgress | None]:
-    """Put policy and optimizer, fresh from the run's initial model, into the stored state.
-
-    Returns:
-        Optimizer steps taken, and the update under way, None between two updates.
+def load_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Standing:
+    """Put policy and optimizer, fresh from the run's initial model, into the stored state; where the learner stood.
 
     Raises:
         ModelError: the stored weights are another model's.
@@ -68,7 +79,7 @@ def load_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -
         progress = UpdateProgress.restore(meta["progress"], stored)
         if progress.steps_done:
             policy.begin_update()
-    return meta["steps_taken"], progress
+    return Standing(meta["steps_taken"], progress, meta.get("micro_batch_tokens"))
 
 
 def load_policy_state(policy: Policy, folder: Path) -> dict[str, Any]:

@@ -90,7 +90,12 @@ def planned_steps(groups: int, group_size: int, sequences: int | None, epochs: i
 
 
 def micro_batches(
-    groups: Sequence[TrainingGroup], prompt_lengths: Sequence[int], token_budget: int, *, shared_prefix: bool
+    groups: Sequence[TrainingGroup],
+    prompt_lengths: Sequence[int],
+    token_budget: int,
+    *,
+    shared_prefix: bool,
+    packed: bool = False,
 ) -> list[list[TrainingGroup]]:
     """Cut a step's groups into pieces of at most `token_budget` tokens, padding included.
 
@@ -102,6 +107,7 @@ def micro_batches(
         prompt_lengths: tokens of each group's prompt.
         token_budget: most tokens computed side by side.
         shared_prefix: whether the prompt counts once per group or once per row.
+        packed: whether rows lie end to end, without padding.
     """
     pieces: list[tuple[int, TrainingGroup]] = []
     for group, length in zip(groups, prompt_lengths, strict=True):
@@ -116,7 +122,7 @@ def micro_batches(
     batches: list[list[TrainingGroup]] = []
     current: list[tuple[int, TrainingGroup]] = []
     for piece in pieces:
-        if current and _padded_tokens([*current, piece], shared_prefix) > token_budget:
+        if current and _tokens([*current, piece], shared_prefix, packed) > token_budget:
             batches.append([group for _, group in current])
             current = []
         current.append(piece)
@@ -125,7 +131,9 @@ def micro_batches(
     return batches
 
 
-def _padded_tokens(pieces: Sequence[tuple[int, TrainingGroup]], shared_prefix: bool) -> int:
+def _tokens(pieces: Sequence[tuple[int, TrainingGroup]], shared_prefix: bool, packed: bool) -> int:
+    if packed:
+        return sum(length + group.loss_tokens for length, group in pieces)
     prompt = max(length for length, _ in pieces)
     rows = sum(len(group.rollouts) for _, group in pieces)
     output = max(len(rollout.token_ids) for _, group in pieces for rollout in group.rollouts)

@@ -10,6 +10,7 @@ by the number of loss tokens of the whole step, kind by kind.
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,9 +20,9 @@ import torch
 from torch import Tensor
 
 from spark_kernel.config.sections import LearnerSection, ObjectiveSection
-from spark_kernel.errors import NonFiniteError, PhaseError, StopCheck, Stopped
+from spark_kernel.errors import ModelError, NonFiniteError, PhaseError, StopCheck, Stopped
 from spark_kernel.keyed_random import content_hash
-from spark_kernel.learner.checkpoint import load_state, save_state
+from spark_kernel.learner.checkpoint import Standing, load_state, save_state
 from spark_kernel.learner.optimizers import make_optimizer
 from spark_kernel.learner.progress import Totals, UpdateProgress
 from spark_kernel.learner.schedule import learning_rate
@@ -37,7 +38,7 @@ from spark_kernel.learner.step_loss import (
     step_scales,
 )
 from spark_kernel.models.group_forward import GroupForward
-from spark_kernel.models.memory import MOST_TOKENS
+from spark_kernel.models.memory import LEAST_TOKENS, MOST_TOKENS
 from spark_kernel.models.policy import Policy
 from spark_kernel.models.prefix_form import PrefixForm, choose_form
 from spark_kernel.models.published_weights import PublishedWeights, Wanted
@@ -83,7 +84,8 @@ class TorchLearner:
         self.form = choose_form(
             policy.network, shared=settings.shared_prefix, checkpointing=policy.gradient_checkpointing
         )
-        self.notes = (self.form.note,) if self.form.note else ()
+        self.notes: tuple[str, ...] = (self.form.note,) if self.form.note else ()
+        self.budget = self._planned_budget = settings.micro_batch_tokens or MOST_TOKENS["cpu"]
         self.optimizer = make_optimizer([parameter for _, parameter in policy.trainable], settings, policy.device)
         needs_copy = objective.beta > 0 and not policy.has_adapter
         self._reference = GroupForward(copy.deepcopy(policy.network).requires_grad_(False)) if needs_copy else None
@@ -100,11 +102,14 @@ class TorchLearner:
 
     def save(self, folder: Path) -> None:
         """See `Learner.save`; the folder is an ordinary Hugging Face or peft folder (`learner.checkpoint`)."""
-        save_state(folder, self.policy, self.optimizer, self.steps_taken, self.progress)
+        tokens = None if self.budget == self._planned_budget else self.budget
+        save_state(folder, self.policy, self.optimizer, Standing(self.steps_taken, self.progress, tokens))
 
     def load(self, folder: Path) -> None:
         """See `Learner.load`."""
-        self.steps_taken, self.progress = load_state(folder, self.policy, self.optimizer)
+        standing = load_state(folder, self.policy, self.optimizer)
+        self.steps_taken, self.progress = standing.steps_taken, standing.update
+        self.budget = standing.micro_batch_tokens or self._planned_budget
 
     def publish(self, wanted: Wanted = Wanted()) -> PublishedWeights:
         """See `Learner.publish`."""
@@ -152,7 +157,7 @@ class TorchLearner:
                 progress.totals.absorb(totals)
                 progress.steps_done = index + 1
                 on_progress(index + 1, len(steps))
-        except (Stopped, NonFiniteError):
+        except (Stopped, NonFiniteError, ModelError):
             self.optimizer.zero_grad(set_to_none=True)
             if self.progress is not None:
                 self.progress.seconds += time.perf_counter() - started
@@ -165,22 +170,15 @@ class TorchLearner:
         return self._stats(period, progress, len(steps), selected, seconds), tuple(exclusions)
 
     def _optimizer_step(self, step: list[TrainingGroup], progress: UpdateProgress, check_stop: StopCheck) -> Totals:
-        """Gradient of one step over all its micro-batches, then one move of the optimizer."""
-        totals = Totals()
-        scales = step_scales(step, self.objective)
-        on_policy: list[tuple[Tensor, Tensor]] = []
-        self.optimizer.zero_grad(set_to_none=True)
-        batches = self._micro_batches(step)
-        sums: list[BatchSums] = []
-        with self.policy.recomputing():
-            for batch in batches:
-                check_stop()
-                sums.append(self._backward(batch, scales, progress, on_policy))
-        check_stop()
-        self._read(batches, sums, totals)
-        if on_policy:
-            learner_N, sampler_N = (torch.cat(parts) for parts in zip(*on_policy, strict=True))
-            add_mismatch(totals, learner_N, sampler_N)
+        """Gradient of one step over all its micro-batches, then one move of the optimizer.
+
+        Where memory runs out, the step begins again with micro-batches of half the size.
+
+        Raises:
+            ModelError: memory runs out at the smallest size too.
+        """
+        while (totals := self._gradient(step, progress, check_stop)) is None:
+            self._halve_budget()
         parameters = [parameter for _, parameter in self.policy.trainable]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         if not torch.isfinite(norm):
@@ -194,6 +192,42 @@ class TorchLearner:
         self.steps_taken += 1
         totals.add("grad_norm", float(norm))
         totals.add("steps", 1)
+        return totals
+
+    def _halve_budget(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+        if self.policy.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.budget <= LEAST_TOKENS:
+            raise ModelError(
+                f"Memory ran out in a micro-batch of {self.budget} tokens, the smallest there is: switch on "
+                "model.gradient_checkpointing or model.lora.enabled, or take shorter outputs (rollout.max_new_tokens) "
+                "or a smaller model."
+            )
+        before, self.budget = self.budget, max(LEAST_TOKENS, self.budget // 2)
+        self.notes += (f"Memory ran out at {before} tokens a micro-batch: {self.budget} from here on.",)
+
+    def _gradient(self, step: list[TrainingGroup], progress: UpdateProgress, check_stop: StopCheck) -> Totals | None:
+        """The gradient of one step and its sums; None where memory ran out."""
+        totals = Totals()
+        scales = step_scales(step, self.objective)
+        on_policy: list[tuple[Tensor, Tensor]] = []
+        self.optimizer.zero_grad(set_to_none=True)
+        batches = self._micro_batches(step)
+        sums: list[BatchSums] = []
+        try:
+            with self.policy.recomputing():
+                for batch in batches:
+                    check_stop()
+                    sums.append(self._backward(batch, scales, progress, on_policy))
+            check_stop()
+            self._read(batches, sums, totals)
+        except torch.OutOfMemoryError:
+            return None  # here the error, and with it the tensors that its frames hold, is let go
+        if on_policy:
+            learner_N, sampler_N = (torch.cat(parts) for parts in zip(*on_policy, strict=True))
+            add_mismatch(totals, learner_N, sampler_N)
         return totals
 
     def _backward(
@@ -239,8 +273,8 @@ class TorchLearner:
     def _micro_batches(self, groups: Sequence[TrainingGroup]) -> list[list[TrainingGroup]]:
         lengths = [self.policy.encoder.count_tokens(group.prompt) for group in groups]
         shared = self.form.form is not PrefixForm.PADDED
-        budget = self.settings.micro_batch_tokens or MOST_TOKENS["cpu"]
-        return micro_batches(groups, lengths, budget, shared_prefix=shared)
+        packed = self.form.form is PrefixForm.PACKED
+        return micro_batches(groups, lengths, self.budget, shared_prefix=shared, packed=packed)
 
     def _logprobs(self, forward: GroupForward, batch: list[TrainingGroup]) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy of every output token of the batch [N], under the sampling temperature."""

@@ -115,11 +115,14 @@ def make_learner(config: RunConfig, policy: Policy, images_root: Path) -> TorchL
     """The learner of a run: its sections, and what follows from the rest of the configuration.
 
     The learning rate's horizon is the planned steps of all rounds. Where the configuration leaves it open, the loss is
-    corrected for every sampler but the transformers engine, which is the learner's own network.
+    corrected for every sampler but the transformers engine in float32, which is the learner's own network: in bfloat16
+    even that differs, by rounding.
     """
     objective = config.objective
     if objective.importance_correction == "auto":
-        decided = "off" if config.rollout.engine == "transformers" else "truncate"
+        own = config.rollout.engine == "transformers"
+        exact = not policy.loaded.autocast and policy.network.dtype == torch.float32
+        decided = "off" if own and exact else "truncate"
         objective = objective.model_copy(update={"importance_correction": decided})
     return TorchLearner(
         policy,
