@@ -144,7 +144,10 @@ def update(check: Check, build: Build, count: int, prompt: int, output: int, tok
     first, seconds = check.timed(once), check.timed(once)
     flops = training_flops(policy, count, prompt, output) / seconds
     shape = memory.shape_of(policy.network, autocast=policy.loaded.autocast)
-    per_token = memory.training_bytes_per_token(shape, samples=SAMPLES, checkpointing=build.checkpointing)
+    if learner.form.form is PrefixForm.PACKED:
+        per_token = memory.packed_bytes_per_token(shape, checkpointing=build.checkpointing)
+    else:
+        per_token = memory.training_bytes_per_token(shape, samples=SAMPLES, checkpointing=build.checkpointing)
     micro_batch = min(tokens, count * (prompt + SAMPLES * output))
     return {
         "model": build.name,

@@ -17,6 +17,8 @@ from spark_kernel.models.token_logprobs import CHUNK_LOGITS
 
 SHARE = 0.6
 """Of what is free after weights, gradients and optimizer, the share that activations or a cache may fill."""
+PACKED_SHARE = 0.9
+"""The same for packed groups, whose bytes are counted rather than estimated."""
 LEAST_TOKENS, MOST_TOKENS = 256, {"cpu": 16_384, "cuda": 65_536}
 """Bounds of a micro-batch: below it fixed costs rule, above it nothing is gained."""
 LEAST_ROWS, MOST_ROWS = 8, {"cpu": 512, "cuda": 2048}
@@ -27,7 +29,12 @@ CGROUP_DETAILS = Path("/sys/fs/cgroup/memory.stat")
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What the estimates need to know of a network. `kv_size`: size of all key heads together (values likewise)."""
+    """What the estimates need to know of a network. `kv_size`: size of all key heads together (values likewise).
+
+    `heads`, `query_size`: query heads, and their size together. `normed_heads`: whether queries and keys are normed.
+    `bytes_of_stream`: of a value that goes from layer to layer. `adapted`: low-rank values that a token keeps in a
+    layer. `cast_bytes`: copies of float32 weights that autocast makes for a pass.
+    """
 
     layers: int
     hidden: int
@@ -38,6 +45,12 @@ class ModelShape:
     trainable: int
     bytes_per_weight: int
     bytes_per_activation: int
+    heads: int = 1
+    query_size: int = 0
+    normed_heads: bool = False
+    bytes_of_stream: int = 4
+    adapted: int = 0
+    cast_bytes: int = 0
 
 
 def shape_of(network: Any, *, autocast: bool) -> ModelShape:
@@ -47,6 +60,9 @@ def shape_of(network: Any, *, autocast: bool) -> ModelShape:
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
     weights = list(network.parameters())
     width = weights[0].element_size()
+    full = [weight for weight in weights if weight.element_size() == 4 and weight.ndim == 2 and weight.requires_grad]
+    names = dict(network.named_parameters())
+    ranks = sum(weight.shape[0] for name, weight in names.items() if "lora_A" in name)
     return ModelShape(
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
@@ -57,6 +73,12 @@ def shape_of(network: Any, *, autocast: bool) -> ModelShape:
         trainable=sum(p.numel() for p in weights if p.requires_grad),
         bytes_per_weight=width,
         bytes_per_activation=2 if autocast else width,
+        heads=heads,
+        query_size=head * heads,
+        normed_heads=any(name.endswith("q_norm.weight") for name in names),
+        bytes_of_stream=width,
+        adapted=ranks // config.num_hidden_layers,
+        cast_bytes=2 * sum(weight.numel() for weight in full) if autocast else 0,
     )
 
 
@@ -86,6 +108,32 @@ def training_bytes_per_token(shape: ModelShape, *, samples: int, checkpointing: 
     return values * shape.bytes_per_activation
 
 
+def packed_bytes_per_token(shape: ModelShape, *, checkpointing: bool) -> int:
+    """The same for packed groups (`models.packed`): what is saved in each layer, tensor by tensor.
+
+    In the precision of the arithmetic: 4 vectors of the intermediate size; queries, keys and values repeated to all
+    query heads, and the output, of attention; inputs of the linear layers (2 vectors, and 3 more where autocast makes a
+    copy for each). In float32: the 2 normed inputs, a number a query head. In the precision of the stream: the 2 inputs
+    of norms that are trained. Tests hold it to what FakeTensor counts, within 10 %; on an H200 it was within 2 %.
+    """
+    layer = _packed_layer(shape)
+    if checkpointing:
+        return shape.layers * shape.hidden * shape.bytes_of_stream + layer
+    return shape.layers * layer + 2 * 4 * shape.hidden
+
+
+def _packed_layer(shape: ModelShape) -> int:
+    trained = shape.trainable == shape.parameters
+    copied = shape.bytes_per_activation < shape.bytes_of_stream
+    inputs = (5 if copied else 2) * shape.hidden
+    values = 4 * shape.intermediate + 4 * shape.query_size + inputs + shape.adapted
+    stream = 2 * shape.hidden * shape.bytes_of_stream if trained else 0
+    norms = 2 * 4 * shape.hidden + 4 * shape.heads
+    if shape.normed_heads:
+        norms += (4 + shape.bytes_per_activation) * (shape.query_size + shape.kv_size)
+    return values * shape.bytes_per_activation + stream + norms
+
+
 def decoding_bytes_per_row(shape: ModelShape, *, tokens: int) -> int:
     """Keys and values of one row of `tokens` tokens, twice while rows are dropped, and three rows of float32 logits."""
     return 2 * 2 * shape.kv_size * shape.layers * tokens * shape.bytes_per_activation + 3 * 4 * shape.vocabulary
@@ -98,9 +146,9 @@ def head_bytes(shape: ModelShape, device: str) -> int:
     )
 
 
-def plan_micro_batch_tokens(free: int, per_token: int, fixed: int, device: str) -> int:
+def plan_micro_batch_tokens(free: int, per_token: int, fixed: int, device: str, share: float = SHARE) -> int:
     """Tokens of a micro-batch that fit into `free` bytes beside `fixed` ones, a multiple of 256 within bounds."""
-    fitting = int(SHARE * max(0, free - fixed)) // per_token
+    fitting = int(share * max(0, free - fixed)) // per_token
     return max(LEAST_TOKENS, min(MOST_TOKENS[device], fitting // 256 * 256))
 
 

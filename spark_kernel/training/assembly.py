@@ -21,6 +21,7 @@ from spark_kernel.learner.torch_learner import TorchLearner
 from spark_kernel.models import memory
 from spark_kernel.models.description import ModelDescription
 from spark_kernel.models.policy import Policy, load_policy
+from spark_kernel.models.prefix_form import PrefixForm, choose_form
 from spark_kernel.models.preflight import Preflight, check_memory
 from spark_kernel.models.thread_choice import ThreadChoice, choose_threads
 from spark_kernel.problems.checked_stream import make_stream
@@ -149,10 +150,16 @@ def with_batch_plan(config: RunConfig, policy: Policy) -> RunConfig:
         reference_copy=config.objective.beta > 0 and not policy.has_adapter,
     )
     if open_tokens:
-        per_token = memory.training_bytes_per_token(
-            shape, samples=config.rollout.samples, checkpointing=policy.gradient_checkpointing
-        )
-        tokens = memory.plan_micro_batch_tokens(free, per_token, state + memory.head_bytes(shape, device), device)
+        checkpointing, shared = policy.gradient_checkpointing, config.learner.shared_prefix
+        fixed, share = state + memory.head_bytes(shape, device), memory.SHARE
+        if choose_form(policy.network, shared=shared, checkpointing=checkpointing).form is PrefixForm.PACKED:
+            per_token = memory.packed_bytes_per_token(shape, checkpointing=checkpointing)
+            fixed, share = fixed + shape.cast_bytes, memory.PACKED_SHARE
+        else:
+            per_token = memory.training_bytes_per_token(
+                shape, samples=config.rollout.samples, checkpointing=checkpointing
+            )
+        tokens = memory.plan_micro_batch_tokens(free, per_token, fixed, device, share)
         config = config.model_copy(update={"learner": config.learner.model_copy(update={"micro_batch_tokens": tokens})})
     return with_decode_rows(config, policy, shape, reserved=state) if open_rows else config
 
