@@ -159,6 +159,7 @@ def account(
         counts.setdefault(name, Counter())[score.parse.value] += 1
         if score.parse in (Parse.TIMEOUT, Parse.CRASH):
             found.append(f"{name} | {request.task.label!r} | {request.output!r} | {score.parse.value}: {score.reason}")
+            print(found[-1].encode("ascii", "backslashreplace").decode(), file=sys.stderr)
 
 
 def resident_mib(pool: VerifierPool) -> float:

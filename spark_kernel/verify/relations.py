@@ -121,6 +121,8 @@ def as_region(value: Value) -> Region | None:
 
 
 def _equation(sides: list[str], signs: list[str], read: Read) -> Value | None:
+    if len(sides) == 2 and label_symbol(sides[0]) is None and isinstance(read_formula(sides[1]), Sym):
+        sides = [sides[1], sides[0]]  # "5 = x"
     symbol = label_symbol(sides[0])
     if symbol is not None and (pair := _coordinates(sides, read)) is not None:
         return pair
