@@ -95,7 +95,17 @@ def rounds_to(exact: Value, rounded: Value) -> bool:
 
 
 def as_region(value: Value) -> Region | None:
-    """A value that can be a set of numbers, as one; a pair in round brackets is an open interval."""
+    """A value that can be a set of numbers, as one; a pair in round brackets is an open interval.
+
+    None also where its numbers have no order that can be found.
+    """
+    try:
+        return _ordered(value)
+    except UnorderedError:
+        return None
+
+
+def _ordered(value: Value) -> Region | None:
     if isinstance(value, Region):
         return value
     if isinstance(value, Labelled) and value.symbol:
