@@ -2,8 +2,9 @@ r"""Send mutated outputs through every verifier, in workers as in training, and 
 
     python scripts/fuzz_verifiers.py --outputs 1000000 --seed 0
 
-Outputs are pieces of the tables of answers (tests/data), cut, joined, nested and spoilt by draws keyed by seed and
-number. It fails where an output hangs past the deadline, where the pool itself raises, or where workers' memory grows.
+Outputs are pieces of the tables of answers (tests/data), of verdicts and of reasoning-gym's references, cut, joined,
+nested and spoilt by draws keyed by seed and number: `--first 500000` goes on where an earlier call stopped. It fails
+where an output ends in a timeout or a crash, where the pool itself raises, or where workers' memory grows.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
+from spark_kernel.problems.registry import make_source
 from spark_kernel.records import Kind, Origin, Parse, Problem, Score, Task
 from spark_kernel.verify import VerifierPool, VerifyRequest
 
@@ -30,6 +34,13 @@ PIECES = (
     r"\infty", r"\mathbb{R}", r"\cup", r"\in", " or ", " and ", "x", "e", "i", "0", "7", "AB", "(A)", "Yes", "No",
     "10:30", "2020-01-02",
 )  # fmt: skip
+VERDICTS = (
+    r"\boxed{Yes}", r"\boxed{No}", r"So \boxed{Yes}? No: \boxed{No}.", r"\boxed{\text{**(Yes)**}}",
+    r"Answer: \boxed{No}!", r"<think>\boxed{Yes}</think> \boxed{No}", r"\boxed{Answer: Yes}", r"\boxed{\boxed{No}}",
+    r"\fbox{yes}",
+)  # fmt: skip
+GYMS = ("chain_sum", "countdown", "simple_equations", "basic_arithmetic", "number_sorting", "leg_counting")
+"""Families of reasoning-gym with scorers of their own; left out where the package is not installed."""
 BATCH = 2000
 GROWTH_MIB = 200
 
@@ -38,39 +49,45 @@ def main() -> int:
     """Run, print the account as JSON, and return 1 where something was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--outputs", type=int, default=10_000, help="how many in all (default 10000)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first (default 0)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--deadline", type=float, default=5.0, help="processor seconds for one output (default 5)")
     parser.add_argument("--show", type=int, default=20, help="how many timeouts and crashes to print (default 20)")
     args = parser.parse_args()
     rows = [json.loads(line) for name in ("answer_pairs", "answer_kinds") for line in read(name)]
+    gyms = list(gym_problems())
     counts: dict[str, Counter[str]] = {}
     found: list[str] = []
     memory: list[float] = []
     slowest, started = 0.0, time.monotonic()
     with VerifierPool(args.workers, args.deadline) as pool:
-        for first in range(0, args.outputs, BATCH):
-            requests = [mutated(rows, args.seed, number) for number in range(first, min(first + BATCH, args.outputs))]
+        for start in range(args.first, args.first + args.outputs, BATCH):
+            numbers = range(start, min(start + BATCH, args.first + args.outputs))
+            requests = [mutated(rows, gyms, args.seed, number) for number in numbers]
             began = time.monotonic()
             scores = pool.score(requests)
             slowest = max(slowest, time.monotonic() - began)
             account(requests, scores, counts, found)
             memory.append(resident_mib(pool))
-            print(f"{first + len(requests)} of {args.outputs}, {memory[-1]:.0f} MiB", file=sys.stderr)
+            done = numbers[-1] + 1 - args.first
+            print(f"{done} of {args.outputs}, {memory[-1]:.0f} MiB, {len(found)} found", file=sys.stderr, flush=True)
     settled = memory[len(memory) // 4 :]
     growth = max(settled) - settled[0] if settled else 0.0
     report = {
         "outputs": args.outputs,
+        "first": args.first,
         "seed": args.seed,
         "deadline_seconds": args.deadline,
         "seconds": round(time.monotonic() - started, 1),
         "slowest_batch_seconds": round(slowest, 1),
         "parse": {name: dict(sorted(counter.items())) for name, counter in sorted(counts.items())},
         "memory_mib": {"first": round(memory[0]), "last": round(memory[-1]), "growth_after_a_quarter": round(growth)},
-        "timeouts_and_crashes": found[: args.show],
+        "timeouts_and_crashes": len(found),
+        "some_of_them": found[: args.show],
     }
     print(json.dumps(report, indent=2, ensure_ascii=True))
-    return int(growth > GROWTH_MIB * args.workers)
+    return int(bool(found) or growth > GROWTH_MIB * args.workers)
 
 
 def read(name: str) -> list[str]:
@@ -78,21 +95,37 @@ def read(name: str) -> list[str]:
     return (DATA / f"{name}.jsonl").read_text("utf-8").splitlines()
 
 
-def mutated(rows: Sequence[dict], seed: int, number: int) -> VerifyRequest:
-    """The output of this number: a row's output, spoilt, against a row's gold."""
+def gym_problems() -> Iterator[Problem]:
+    """A few problems of each family."""
+    if find_spec("reasoning_gym") is None:
+        return
+    for name in GYMS:
+        source = make_source("reasoning_gym", {"dataset": name}, 0)
+        yield from (source.problem(index) for index in range(5))
+
+
+def mutated(rows: Sequence[dict], gyms: Sequence[Problem], seed: int, number: int) -> VerifyRequest:
+    """The output of this number: a row's output, a verdict or a reference, spoilt, against what it should be."""
     rng = Random(f"fuzz {seed} {number}")
-    row, other = rng.choice(rows), rng.choice(rows)
+    row, other, kind = rng.choice(rows), rng.choice(rows), rng.random()
     text = rng.choice((row["output"], f"\\boxed{{{row['gold']}}}", f"\\boxed{{{spoilt(other['gold'], rng)}}}"))
+    problem = Problem("p", row.get("question", "What?"), row["gold"], row["verifier"], meta=row.get("meta") or {})
+    if kind < 0.1:
+        text = rng.choice(VERDICTS)
+    elif kind < 0.15 and gyms:
+        problem = rng.choice(gyms)
+        text = f"\\boxed{{{problem.gold}}}"
+    elif kind < 0.2 and row["verifier"] != "choice":
+        golds = {"verifier": row["verifier"], "golds": [row["gold"], other["gold"]][: 1 + (row["verifier"] == "math")]}
+        problem = replace(problem, verifier="any_of", meta={"any_of": golds})
     for _ in range(rng.randrange(4)):
         text = spoilt(text, rng)
     if rng.random() < 0.5 and "\\boxed" not in text:
         text = f"\\boxed{{{text}}}"
-    verdict = rng.random() < 0.1
-    problem = Problem("p", row.get("question", "What?"), row["gold"], row["verifier"], meta=row.get("meta") or {})
-    if verdict:
-        task = Task("t", Kind.POINTWISE, Origin.SOLVE, "p", (), "Yes", "verdict", "none", 1)
+    if kind < 0.1:
+        task = Task("t", Kind.POINTWISE, Origin.SOLVE, problem.id, (), "Yes", "verdict", "none", 1)
     else:
-        task = Task("t", Kind.SOLVE, Origin.PROBLEM, "p", (), row["gold"], row["verifier"], "none", 1)
+        task = Task("t", Kind.SOLVE, Origin.PROBLEM, problem.id, (), problem.gold, problem.verifier, "none", 1)
     return VerifyRequest(text, problem, task)
 
 
@@ -126,6 +159,7 @@ def account(
         counts.setdefault(name, Counter())[score.parse.value] += 1
         if score.parse in (Parse.TIMEOUT, Parse.CRASH):
             found.append(f"{name} | {request.task.label!r} | {request.output!r} | {score.parse.value}: {score.reason}")
+            print(found[-1].encode("ascii", "backslashreplace").decode(), file=sys.stderr)
 
 
 def resident_mib(pool: VerifierPool) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -213,5 +214,16 @@ def test_a_file_without_a_readable_problem_has_no_verdict(tmp_path: Path, capsys
     path.write_text('{"question": "x"}\n')
     code, text = said(capsys, path, "--output", "\\boxed{1}")
     assert (code, "No problem of the file can be read" in text) == (2, True)
+    assert "a.jsonl:1:" in text, "the reason is said too"
     with pytest.raises(ProblemError):
         FilesSource(path=str(path)).problem(0)
+
+
+def test_many_refused_rows_are_told_by_their_reasons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.jsonl"
+    golds = [f"The answer is {number}." for number in range(9)] + ["proof"] * 4
+    rows = [{"question": f"What is {place}?", "answer": gold} for place, gold in enumerate(golds)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, text = said(capsys, path, "--output", "\\boxed{1}")
+    assert code == 2
+    assert re.findall(r"(\d+) like this: \S+a.jsonl:(\d+): the gold", text) == [("9", "1"), ("4", "10")]

@@ -89,7 +89,7 @@ def check(pair: dict) -> None:
         ("math", '["4", "5"]', {}, 'meta\\["any_of"\\]'),
         ("math", "2+3=6", {}, "not readable as mathematics"),
         ("math", r"\frac{1}{0}", {}, "no value"),
-        ("math", "(1,000)", {}, "not readable as mathematics"),
+        ("math", "(1,000)", {}, "a pair or thousands in brackets"),
         ("math", "proof", {}, "missing answer"),
         ("math", "notfound", {}, "missing answer"),
         ("math", "See solution.", {}, "missing answer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from spark_kernel.records import ExclusionReason, Problem, Score
 from spark_kernel.verify.pool import VerifierPool
 from spark_kernel.verify.verifier import VerifyRequest
 
+PARTICULARS = re.compile(r'"(?:[^"\\]|\\.)*"|Problem \S+:|\d+')
 Progress = Callable[[str, int, int], None]
 """Called with what is under way, how much of it is done, and of how much."""
 
@@ -44,6 +46,16 @@ class Inspection:
     def rows(self) -> int:
         """All rows that were read."""
         return len(self.usable) + len(self.refused) + sum(self.skipped.values())
+
+    def reasons(self) -> list[tuple[int, str]]:
+        """How many records are refused for a reason, and the first such sentence; the most frequent reason first.
+
+        Sentences that differ in nothing but their places, numbers and quotations give one reason.
+        """
+        alike: dict[str, list[str]] = {}
+        for sentence in self.refused:
+            alike.setdefault(PARTICULARS.sub("", sentence), []).append(sentence)
+        return sorted(((len(found), found[0]) for found in alike.values()), key=lambda reason: -reason[0])
 
     def percentile(self, share: float) -> int:
         """The length that this share of the prompts does not exceed (nearest rank)."""

@@ -41,6 +41,7 @@ FINAL_CHANNEL = "final"
 _CLOSING_OF = {tags.opening: tags.closing for tags in TAGS}
 _CLOSINGS = frozenset(_CLOSING_OF.values())
 _TAG = re.compile("|".join(re.escape(mark) for tags in TAGS for mark in (tags.opening, tags.closing)))
+_BEGINS_A_MARK = re.compile("|".join(sorted({re.escape(mark[0]) for pair in _CLOSING_OF.items() for mark in pair})))
 _CHANNEL_MARK = re.compile(f"({'|'.join(map(re.escape, CHANNEL_MARKS))})")
 
 
@@ -55,6 +56,8 @@ def final_part(text: str, opened_by_prompt: str = "") -> str:
         opened_by_prompt: what the prompt ends in, where it opens a thought and the text does not say so itself.
     """
     text = opened_by_prompt + text
+    if _BEGINS_A_MARK.search(text) is None:
+        return text
     if CHANNEL in text:
         text = _final_channel(text)
     kept: list[str] = []

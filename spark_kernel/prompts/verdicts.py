@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from spark_kernel.prompts.thinking import final_part
 from spark_kernel.records import Parse
@@ -78,11 +79,10 @@ def read_answer(text: str) -> str | None:
     """
     text = final_part(text)
     closed, unclosed = _spans(text)
-    filled = [(start, end) for start, end in closed if text[start:end].strip()]
-    if not filled or any(start > filled[-1][1] for start in unclosed):
-        return None
-    start, end = filled[-1]
-    return text[start:end].strip()
+    for start, end in reversed(closed):
+        if content := text[start:end].strip():
+            return None if unclosed and unclosed[-1] > end else content
+    return None
 
 
 def read_verdict(text: str, allowed: Iterable[str]) -> VerdictReading:
@@ -112,6 +112,9 @@ def spelled_verdict(content: str, spelling: Mapping[str, str]) -> str | None:
     """The allowed verdict that a box's content is, or None. `spelling` goes from case-folded to allowed spelling."""
     if len(content) > 120:
         return None
+    bare = content.strip().casefold()
+    if bare in spelling:
+        return spelling[bare]
     plain = undress_verdict(content).casefold()
     if plain in spelling:
         return spelling[plain]
@@ -119,6 +122,7 @@ def spelled_verdict(content: str, spelling: Mapping[str, str]) -> str | None:
     return spelling.get(undress_verdict(plain[word.end() :])) if word else None
 
 
+@lru_cache(maxsize=1024)
 def undress_verdict(content: str) -> str:
     r"""A verdict without boxes, fonts, colours, quotes, dollars, Markdown, brackets and closing punctuation.
 
@@ -138,7 +142,7 @@ def undress_verdict(content: str) -> str:
 
 
 def _spans(text: str) -> tuple[list[tuple[int, int]], list[int]]:
-    """Start and end of the content of every outermost closed box, and the starts of those that never close."""
+    """Start and end of the content of every outermost closed box, and the starts of unclosed ones; in reading order."""
     first = BOX.search(text)
     if first is None:
         return [], []

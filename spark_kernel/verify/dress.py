@@ -14,19 +14,26 @@ from spark_kernel.verify.characters import to_latex
 from spark_kernel.verify.word_lists import words
 
 MAX_LAYERS = 16
+MAX_LENGTH = 5000
+"""Longer texts are no answers: nothing is taken off them but white space."""
 NAMED_FUNCTIONS = frozenset(
     words(
         "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth log ln lg exp max min gcd lcm lim "
         "arg det sgn mod deg"
     )
 )
-DROPPED = frozenset(
+SWITCHES = frozenset(
     words(
-        "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle "
-        "scriptstyle scriptscriptstyle limits nolimits tiny scriptsize footnotesize small normalsize large Large "
-        "LARGE huge Huge bf rm it sf tt em sl sc bfseries mdseries itshape upshape rmfamily sffamily ttfamily "
-        "boldmath centering noindent strut mathstrut ensuremath protect allowbreak nobreak relax mathop mathbin "
-        "mathrel mathord mathopen mathclose smash nonumber notag par"
+        "displaystyle textstyle scriptstyle scriptscriptstyle tiny scriptsize footnotesize small normalsize large "
+        "Large LARGE huge Huge bf rm it sf tt em sl sc bfseries mdseries itshape upshape rmfamily sffamily ttfamily "
+        "boldmath centering"
+    )
+)
+DROPPED = SWITCHES | frozenset(
+    words(
+        "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr limits nolimits noindent "
+        "strut mathstrut ensuremath protect allowbreak nobreak relax mathop mathbin mathrel mathord mathopen mathclose "
+        "smash nonumber notag par"
     )
 )
 SPACES = frozenset(words("quad qquad thinspace enspace hfill space enskip thickspace medspace negthinspace newline"))
@@ -39,10 +46,12 @@ FONTS = frozenset(
 )
 UPRIGHT = frozenset(
     words(
-        "text textbf textit textrm textsf texttt textnormal textup textmd textsc textsl mathrm operatorname mbox hbox"
+        "text textbf textit textrm textsf texttt textnormal textup textmd textsc textsl mathrm mathup symup "
+        "operatorname mbox hbox"
     )
 )
-AFTER_ONE_ARGUMENT = frozenset(words("textcolor colorbox"))
+COLOURS = {"textcolor": 1, "colorbox": 1, "fcolorbox": 2}
+"""Commands whose content follows so many arguments."""
 RENAMED = {
     "dfrac": "frac",
     "tfrac": "frac",
@@ -79,6 +88,7 @@ RENAMED = {
     "vartheta": "theta",
     "imath": "i",
     "jmath": "j",
+    "uppi": "pi",
 }
 PLAIN = {
     "lvert": "|",
@@ -111,6 +121,7 @@ PLAIN = {
 UNIT_VECTOR = re.compile(r"\\?[ij]|\\?[ij]math|k")
 # A star belongs to few names: behind others it is Markdown or a product.
 COMMAND = re.compile(r"\\\\|\\([A-Za-z]+)(?:(?<=operatorname)\*|(?<=[hv]space)\*)?|\\(.)", re.DOTALL)
+SWITCHED = re.compile(rf"\{{\s*\\(?:color\s*\{{[^{{}}]*\}}|(?:{'|'.join(sorted(SWITCHES))})(?![A-Za-z]))\s*")
 GROUP = re.compile(r"\\.|[{}]", re.DOTALL)
 ROW_SPACE = re.compile(r"(\\\\)\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in|mu|sp|bp)\s*\]")
 ENVIRONMENT = re.compile(
@@ -145,12 +156,16 @@ HEAD = re.compile(r"\A[\s,;]+")
 
 @lru_cache(maxsize=8192)
 def undress(content: str) -> str:
-    """The same answer without its dress; see the module. Linear in the text's length, layers up to a fixed depth."""
+    """The same answer without its dress; see the module. Layers up to a fixed depth, texts up to a fixed length."""
+    if len(content) > MAX_LENGTH:
+        return content.strip()
     text = to_latex(content)
     if "&" in text:
         text = _without_entities(text)
     if "<" in text:
-        text = RAISED_TAG.sub(lambda m: ("^" if m[1].lower() == "sup" else "_") + f"{{{m[2]}}}", TAGS.sub("", text))
+        bare = TAGS.sub("", text)
+        text = bare if bare.strip() else text  # "<B>" alone is an option's letter
+        text = RAISED_TAG.sub(lambda m: ("^" if m[1].lower() == "sup" else "_") + f"{{{m[2]}}}", text)
     for _ in range(MAX_LAYERS):
         before = text
         text = _without_layer(text)
@@ -188,20 +203,20 @@ def group_end(text: str, start: int) -> int:
 
 def _without_layer(text: str) -> str:
     text = _without_tail(text)
+    inner = _without_delimiters(text)
+    if inner != text:
+        return inner  # from the outside, one at a time: braces that a command leaves would look like a set's
     if "{,}" in text or "\\" in text or "~" in text:
         text = GROUPED.sub(lambda match: re.sub(r"\D", "", match[0]), text).replace("~", " ")
     if "\\" in text:
-        text = _rewrite(_without_wrapper(text))
+        inner = _without_wrapper(text)
+        if inner != text:
+            return inner
+        text = _rewrite(text)
         text = DEGREES.sub(r"^\\circ ", text)
     if "'" in text and "^" in text:
         text = PRIME.sub(lambda m: m[1] or m[2], text)
-    text = _without_tail(text)
-    for opening, closing in DELIMITERS:
-        if text.startswith(opening) and text.endswith(closing):
-            inner = text[len(opening) : len(text) - len(closing)]
-            again = inner.strip().startswith(opening) and inner.strip().endswith(closing)  # one layer of several
-            if len(text) >= len(opening) + len(closing) and inner.strip() and (again or opening not in inner):
-                text = inner.strip()
+    text = _without_delimiters(_without_tail(text))
     if text.startswith("{") and group_end(text, 0) == len(text) - 1 and not _is_set(text[1:-1]):
         text = text[1:-1].strip()
     if text.startswith("\\text{") and group_end(text, 5) == len(text) - 1:
@@ -209,12 +224,27 @@ def _without_layer(text: str) -> str:
     return _without_dollars(text) if "$" in text else text
 
 
+def _without_delimiters(text: str) -> str:
+    """Without the outermost pair of marks."""
+    for opening, closing in DELIMITERS:
+        if text.startswith(opening) and text.endswith(closing):
+            inner = text[len(opening) : len(text) - len(closing)]
+            again = inner.strip().startswith(opening) and inner.strip().endswith(closing)  # one layer of several
+            if len(text) >= len(opening) + len(closing) and inner.strip() and (again or opening not in inner):
+                return inner.strip()
+    return text
+
+
 def _without_wrapper(text: str) -> str:
-    """The content of a command that encloses everything: its braces are no set's."""
+    """The content of a command that encloses everything, or of a group that begins in a switch: no set's braces."""
+    if (switch := SWITCHED.match(text)) and group_end(text, 0) == len(text) - 1:
+        return text[switch.end() : -1].strip()
     match = COMMAND.match(text)
-    if match is None or match[1] not in FONTS | UPRIGHT | AFTER_ONE_ARGUMENT:
+    if match is None or (match[1] not in FONTS | UPRIGHT and match[1] not in COLOURS):
         return text
-    start = _argument(text, match.end())[1] if match[1] in AFTER_ONE_ARGUMENT else match.end()
+    start = match.end()
+    for _ in range(COLOURS.get(match[1], 0)):
+        start = _argument(text, start)[1]
     inner, end = _argument(text, start)
     return inner.strip() if end == len(text) else text
 
@@ -260,13 +290,14 @@ def _command(name: str, text: str, position: int) -> tuple[str, int]:
         return PLAIN[name], _after_space(text, position)
     if name in DROPPED_WITH_ARGUMENT:
         return "", _argument(text, position)[1]
-    if name in AFTER_ONE_ARGUMENT:
-        position = _argument(text, position)[1]
+    if name in COLOURS:
+        for _ in range(COLOURS[name]):
+            position = _argument(text, position)[1]
         inner, position = _argument(text, position)
         return _grouped(inner), position
-    if name in FONTS or (name == "hat" and _is_unit_vector(text, position)):
+    if name in FONTS or (name in ("hat", "vec") and _is_unit_vector(text, position)):
         inner, position = _argument(text, position)
-        if name in ("mathbf", "bm", "boldsymbol", "pmb", "hat") and UNIT_VECTOR.fullmatch(inner.strip()):
+        if name in ("mathbf", "bm", "boldsymbol", "pmb", "hat", "vec") and UNIT_VECTOR.fullmatch(inner.strip()):
             return rf"\hat{{{inner.strip().lstrip(chr(92))[0]}}}", position
         return _grouped(inner), position
     if name in UPRIGHT:
@@ -327,7 +358,7 @@ def _is_unit_vector(text: str, position: int) -> bool:
 
 def _is_set(inner: str) -> bool:
     r"""Whether braces around this mean a set: it has a separator that stands in no inner bracket."""
-    if THOUSANDS.fullmatch(inner.strip()):
+    if THOUSANDS.fullmatch(_without_delimiters(_without_tail(inner.strip()))):
         return False  # what a font command leaves around a number
     inner = inner.replace("\\langle", "(").replace("\\rangle", ")")
     depth = 0

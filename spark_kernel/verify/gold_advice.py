@@ -26,6 +26,7 @@ def is_placeholder(gold: str) -> bool:
     return plain in PLACEHOLDERS
 
 
+AMBIGUOUS_PAIR = re.compile(r"\(\d{1,3}(?:,0\d{2}|,\d{3})+\)")
 LISTED = re.compile(r"\[\s*([\"']).*\1\s*,\s*([\"']).*\2\s*\]", re.DOTALL)
 
 
@@ -62,6 +63,8 @@ def advice(gold: str, reading: Reading | None) -> str:
             f'it is the letter of an option beside its value: write the value alone, or use the verifier "choice" with '
             f'the gold "{letter}" and the options in meta["choices"] (problems.options.columns.choices)'
         )
+    if AMBIGUOUS_PAIR.fullmatch(gold.strip()):
+        return "it may be a pair or thousands in brackets: write the pair with a space, or the number without brackets"
     if reading is not None and reading.removed:
         return (
             f'"{shorten(reading.removed)}" stands around its value: write the value alone, or use "exact"; '

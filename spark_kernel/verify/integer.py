@@ -12,7 +12,7 @@ from spark_kernel.verify.question_form import form_of
 from spark_kernel.verify.verifier import VerifyRequest
 
 STATEMENT = re.compile(r"[=≈]|\\approx|(?<![\\A-Za-z])[^\W\d_]{2,}")
-BARE = re.compile(r"([+-]?)0*(\d{1,1000})")
+BARE = re.compile(r"([+-]?)0*(\d{1,1000})", re.ASCII)
 
 
 class IntegerVerifier:

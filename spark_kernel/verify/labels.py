@@ -22,6 +22,10 @@ COLON_LABEL = re.compile(r"[A-Za-z][A-Za-z ]{2,30}\s*:\s*")
 CHINESE_SENTENCE = re.compile(
     r"(?:所以|因此|故)?\s*(?:最终|正确|最后)?(?:的)?(?:答案|结果|答|解)\s*(?:是|为|等于)?\s*[:=]?\s*"
 )
+CONNECTIVE = re.compile(
+    r"(?:\\text\{\s*(?:so|thus|hence|therefore|then|finally)\b[\s,]*\}|(?:so|thus|hence|therefore|finally)\b[\s,]+)\s*(?=\S)",
+    re.IGNORECASE,
+)
 NEGATING = re.compile(r"\b(?:not|no|least|most|less|more|than|between|except|never|cannot)\b", re.IGNORECASE)
 LEADING_EQUALS = re.compile(r"=\s*(?!=)")
 NOTE_BEHIND = re.compile(r"\s*(?:\\text\{\s*)?\(\s*([A-Za-z][A-Za-z\s'-]*)\)\s*\}?\s*$")
@@ -32,7 +36,7 @@ BEHIND = re.compile(
 OPTION = re.compile(r"\s*(?:\\text\{\s*)?(?:\(\s*([A-Z])\s*\)|([A-Z])\s*[).])\s*[:.]?\s*\}?\s*(?=\S)")
 FUNCTION_NAMES = frozenset(words("sin cos tan cot sec csc arcsin arccos arctan ln log lg exp sqrt abs frac"))
 FUNCTION_OF = re.compile(
-    r"(?:\\text\{)?\\?(?P<name>[A-Za-z]+)\}?(?:'*|_\{?\w+\}?|\^\{?-1\}?|\^\{?\([a-z0-9]\)\}?)*\s*(?P<opening>[(\[])(?P<inside>.*)[)\]]",
+    r"(?:\\text\{)?\\?(?P<name>[A-Za-z]+)\}?(?:'|_\{?\w+\}?|\^\{?-1\}?|\^\{?\([a-z0-9]\)\}?)*\s*(?P<opening>[(\[])(?P<inside>.*)[)\]]",
     re.DOTALL,
 )
 DERIVATIVE = re.compile(
@@ -42,7 +46,7 @@ POINTS = re.compile(
     r"(?:m\s*)?(?:\\(?:angle|triangle|odot)\s*)?\|?(?:\\(?:overline|overrightarrow|vec|widehat)\s*)?\{?[A-Z](?:\s*[A-Z]'*)+\}?\|?|\[[A-Z]{2,}\]"
 )
 UNEVALUATED = re.compile(r"\\(?:i?int|iint|iiint|oint|sum|prod|lim|max|min|gcd|lcm|det|Pr)(?![A-Za-z])")
-WORD_LABEL = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z][A-Za-z']{3,})(?:\s*(?:\\text\{[^{}]*\}|[A-Za-z'_{}\\]+))*")
+WORD_LABEL = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z][A-Za-z']{3,})(?:\\text\{[^{}]*\}|(?!\\text\{)[A-Za-z'_{}\\\s])*")
 
 
 def strip_words(text: str) -> tuple[str, str]:
@@ -55,6 +59,9 @@ def strip_words(text: str) -> tuple[str, str]:
             if match and 0 < match.end() < len(text) and not NEGATING.search(match[0]) and _ended(match):
                 removed.append(match[0].strip())
                 text = text[match.end() :].strip()
+        if match := CONNECTIVE.match(text):
+            removed.append(match[0].strip())
+            text = text[match.end() :].strip()
         if (match := UPRIGHT_LABEL.match(text)) and ":" in match[0] and match.end() < len(text):
             removed.append(match[0].strip())
             text = text[match.end() :].strip()

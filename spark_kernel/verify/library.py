@@ -19,6 +19,9 @@ from spark_kernel.verify.library_size import too_large
 MAX_LENGTH = 500
 MAX_NESTING = 8
 """The library's parser takes time that grows with a power of the nesting."""
+MAX_OPERATORS = 4
+"""sympy works out integrals, sums and limits one inside the other, in a time that nothing bounds."""
+OPERATOR = re.compile(r"\\(?:i{1,3}nt|oint|sum|prod|lim)(?![A-Za-z])")
 DIGITS = 40
 POINTS = 3
 WORD = re.compile(
@@ -53,6 +56,8 @@ def parse(content: str) -> Any:
 
     text = undress(content)
     if not text or len(text) > MAX_LENGTH or _nesting(text) > MAX_NESTING or WORD.search(KNOWN_WORDS.sub("", text)):
+        return None
+    if len(OPERATOR.findall(text)) > MAX_OPERATORS:
         return None
     settings = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
     try:

@@ -43,7 +43,8 @@ NUMBER = re.compile(
 )
 ASSIGNMENT = re.compile(r"[A-Za-z](?:_(?:\{\w+\}|\w))?\s*=\s*(?!=)")
 APPROXIMATELY = re.compile(
-    r"(?:\\approx(?![A-Za-z])|\\sim(?![A-Za-z])|(?:approximately|about|around|roughly|exactly)\b)\s*"
+    r"(?:\\approx(?![A-Za-z])|\\sim(?![A-Za-z])|(?P<text>\\text\{\s*)?(?:approximately|approx\.?|about|around|roughly|exactly)"
+    r"(?![A-Za-z])(?(text)\s*\}))\s*"
 )
 PAIR = re.compile(r"\([^(),]+\)")
 EACH = re.compile(r"\s*(?:(?:/|per\b|an?\b|every\b)\s*[A-Za-z]+|\beach(?:\s+[A-Za-z]+)?)\s*$")

@@ -216,7 +216,7 @@ class VerifierPool:
             else:
                 job.finish(worker.chunk[message[0]], message[1])
                 worker.done = message[0] + 1
-            worker.begin_item()
+        worker.begin_item()
 
     def _bury(self, worker: WorkerHandle, job: _Job, how: str) -> None:
         """The worker died by itself: a crash of the output it was at, if it was at one."""

@@ -95,7 +95,17 @@ def rounds_to(exact: Value, rounded: Value) -> bool:
 
 
 def as_region(value: Value) -> Region | None:
-    """A value that can be a set of numbers, as one; a pair in round brackets is an open interval."""
+    """A value that can be a set of numbers, as one; a pair in round brackets is an open interval.
+
+    None also where its numbers have no order that can be found.
+    """
+    try:
+        return _ordered(value)
+    except UnorderedError:
+        return None
+
+
+def _ordered(value: Value) -> Region | None:
     if isinstance(value, Region):
         return value
     if isinstance(value, Labelled) and value.symbol:
@@ -121,6 +131,8 @@ def as_region(value: Value) -> Region | None:
 
 
 def _equation(sides: list[str], signs: list[str], read: Read) -> Value | None:
+    if len(sides) == 2 and label_symbol(sides[0]) is None and isinstance(read_formula(sides[1]), Sym):
+        sides = [sides[1], sides[0]]  # "5 = x"
     symbol = label_symbol(sides[0])
     if symbol is not None and (pair := _coordinates(sides, read)) is not None:
         return pair

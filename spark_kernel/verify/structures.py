@@ -34,6 +34,7 @@ MINUS_SET = re.compile(r"\s*(?:-|\\backslash|/)\s*(?=\\\{)")
 VECTOR = re.compile(r"\\langle\s*(.*)\\rangle|<([^<>]*)>", re.DOTALL)
 FRENCH = re.compile(r"([\[\]])([^\[\]]*)([\[\]])")
 NOUN = re.compile(r"\d\s*(?:\\text\{\s*)?([A-Za-z]{4,})\s*\}?$")
+TRANSPOSED = re.compile(r"\s*\^\s*(?:T|\\top|\\intercal|\{\s*(?:T|\\top|\\intercal)\s*\})\s*")
 LEADING_ZERO = re.compile(r"0\d+")
 UNITS = ("i", "j", "k")
 
@@ -51,10 +52,18 @@ def read_environment(text: str, read: Read) -> Value | None:
     before, after = match["before"].strip(), match["after"].strip()
     if (before[-1:], after[:1]) in (("[", "]"), ("(", ")")):
         before, after = before[:-1].strip(), after[1:].strip()
+    turned = TRANSPOSED.fullmatch(after) is not None
     rows = [[read_formula(cell.strip()) for cell in row.split("&")] for row in split_rows(body)]
-    if not rows or after or len({len(row) for row in rows}) != 1 or any(cell is None for row in rows for cell in row):
+    if (
+        not rows
+        or (after and not turned)
+        or len({len(row) for row in rows}) != 1
+        or any(cell is None for row in rows for cell in row)
+    ):
         return None
     cells = tuple(tuple(cell for cell in row if cell is not None) for row in rows)
+    if turned:
+        cells = tuple(zip(*cells, strict=True))
     if before:
         factor = read_formula(before.removesuffix("\\cdot").strip() if before != "-" else "-1")
         if factor is None:
@@ -119,6 +128,9 @@ def read_brackets(text: str, read: Read) -> Value | None:
     if text.startswith(("\\{", "{")) and text.endswith("}"):
         inner = text[2:-2] if text.startswith("\\{") and text.endswith("\\}") else text[1:-1]
         return _builder(inner, read) or _listing("set", inner, read)
+    if (match := TRANSPOSED.search(text)) and match.end() == len(text) and match.start() > 1:
+        row = text[: match.start()]
+        return _listing("vector", row[1:-1], read) if (row[0], row[-1]) in (("(", ")"), ("[", "]")) else None
     opening, closing = text[:1], text[-1:]
     inner = text[1:-1]
     if opening not in ("(", "[", "]") or closing not in (")", "]", "[") or len(text) < 3:

@@ -70,13 +70,13 @@ kelvin | kelvin | 1 | K kelvin kelvins
 celsius | celsius | 1 | C celsius ^\\circC \\circC °C 摄氏度
 fahrenheit | fahrenheit | 1 | F fahrenheit ^\\circF \\circF
 dollar | dollar | 1 | $ \\$ US$ USD dollar dollars buck bucks 美元
-cent | dollar | 1/100 | cent cents ¢ \\cent
+cent | dollar | 1/100 | cent cents ¢ \\cent penny pennies
 dime | dollar | 1/10 | dime dimes
 nickel | dollar | 1/20 | nickel nickels
 euro | euro | 1 | € EUR euro euros 欧元
 eurocent | euro | 1/100 | cent cents
 sterling | sterling | 1 | £ GBP pound pounds quid 英镑
-penny | sterling | 1/100 | pence
+penny | sterling | 1/100 | pence penny pennies
 yen | yen | 1 | ¥ JPY yen 日元
 yuan | yuan | 1 | ¥ CNY RMB yuan renminbi 元 块 人民币
 jiao | yuan | 1/10 | jiao 角

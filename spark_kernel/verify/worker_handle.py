@@ -109,8 +109,9 @@ class WorkerHandle:
         if not received:
             return None
         self._buffer += received
-        *lines, rest = bytes(self._buffer).split(b"\n")
-        self._buffer = bytearray(rest)
+        end = self._buffer.rfind(b"\n") + 1
+        lines = self._buffer[:end].decode("ascii").split("\n")[:-1]
+        del self._buffer[:end]
         return [json.loads(line) for line in lines]
 
     def kill(self) -> str:

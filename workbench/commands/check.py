@@ -101,7 +101,8 @@ def check(arguments: Sequence[str]) -> int:
         waiting("reading", 0, 0)
         source: Any = make_source("files", options, seed=0)
         found = inspect_source(source, pool, encoder, waiting)
-        asked = None if args.output is None else _problem(args.problem, source)
+        nothing = args.output is not None and args.problem is None and not _readable(source)
+        asked = None if args.output is None or nothing else _problem(args.problem, source)
         verdict = None if asked is None else score_output(pool, asked, args.output or "")
     check_output.print_rows(console, args.file, source.recognised, found)
     if found.usable:
@@ -112,6 +113,8 @@ def check(arguments: Sequence[str]) -> int:
             check_output.print_first(console, found.usable[0], encoder)
     if asked is not None and verdict is not None:
         check_output.print_verdict(console, asked, *verdict)
+    if nothing:
+        raise InputError("No problem of the file can be read, so --output has nothing to be scored against.")
     return BAD_INPUT if found.refused else OK
 
 
@@ -154,8 +157,6 @@ def _problem(wanted: str | None, source: FilesSource) -> Problem:
     Raises:
         InputError: there is none.
     """
-    from spark_kernel.errors import ProblemError
-
     size = source.size or 0
     if wanted is not None and wanted.isascii() and wanted.isdigit() and 1 <= int(wanted) <= size:
         by_id = [problem for problem in _readable(source) if problem.id == wanted]
@@ -163,8 +164,6 @@ def _problem(wanted: str | None, source: FilesSource) -> Problem:
     for problem in _readable(source):
         if wanted in (None, problem.id):
             return problem
-    if wanted is None:
-        raise ProblemError("No problem of the file can be read, so --output has nothing to be scored against.")
     raise InputError(f"--problem {wanted} is no id in the file and no number from 1 to {size}.")
 
 

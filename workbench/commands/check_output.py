@@ -29,10 +29,16 @@ def print_rows(console: Console, file: str, recognised: str, found: Inspection) 
         f"{found.rows} rows: {len(found.usable)} problems, {len(found.refused)} refused, {repeated} repeated and "
         f"{blank} empty (left out)",
     )
-    for sentence in found.refused[:MOST_REFUSED]:
-        _say(console, f"  {sentence}")
-    if len(found.refused) > MOST_REFUSED:
-        _say(console, f"  and {len(found.refused) - MOST_REFUSED} more")
+    if len(found.refused) <= MOST_REFUSED:
+        for sentence in found.refused:
+            _say(console, f"  {sentence}")
+        return
+    reasons = found.reasons()
+    for count, example in reasons[:MOST_REFUSED]:
+        _say(console, f"  {count} like this: {example}")
+    if len(reasons) > MOST_REFUSED:
+        rest = sum(count for count, _ in reasons[MOST_REFUSED:])
+        _say(console, f"  and {rest} for {len(reasons) - MOST_REFUSED} other reasons")
 
 
 def print_types(console: Console, found: Inspection) -> None:
