@@ -10,11 +10,12 @@ import pytest
 from spark_kernel.records import Group, Period
 from spark_kernel.runs.bundles import PhaseRecords
 from spark_kernel.runs.reader import RunReader
+from spark_kernel.training.events import Event
 from spark_kernel.training.lifecycle import start_run
 from spark_kernel.training.refill import Refill
 from spark_kernel.training.state import RoundState
 from tests.helpers.records import make_group
-from tests.helpers.runs import tiny_config
+from tests.helpers.runs import fingerprint, tiny_config
 
 
 def batch(name: str, flat: int, mixed: int) -> list[Group]:
@@ -82,6 +83,30 @@ def test_a_run_rolls_out_further_problems_and_the_rest_is_as_it_was(tmp_path: Pa
     assert {row["kind"] for row in left_out} >= {"solve"}
     # The next round goes on behind them.
     assert not {problem.id for problem in after.problems} & {problem.id for problem in more.read_round(2).problems}
+
+
+@pytest.mark.slow
+def test_a_stop_between_further_problems_goes_on_as_if_there_had_been_none(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, rounds=1, evaluation__every=0, rollout__samples=2, rollout__refill=1.0)
+    with start_run(config, tmp_path / "whole") as trainer:
+        trainer.train()
+    with start_run(config, tmp_path / "run") as trainer:
+        seen: list[int] = []
+
+        def stop(event: Event) -> None:
+            taken = len(trainer.state.flight.problems)
+            place = (event.name, event.phase, event.period) == ("progress", "verify", "policy")
+            if place and taken > 6 and not seen:  # some further ones were taken already
+                seen.append(taken)
+                trainer.stop.ask()
+
+        trainer.listeners.append(stop)
+        trainer.train()
+        assert trainer.stopped
+        assert seen
+        assert len(trainer.state.flight.problems) == 6
+        trainer.train()
+    assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
 
 
 @pytest.mark.slow
