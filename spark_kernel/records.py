@@ -274,6 +274,8 @@ class ExclusionReason(StrEnum):
     """An empty line or record of a problem file."""
     HELD_OUT = "held_out"
     """The problem belongs to the held-out bucket."""
+    DIFFICULTY = "difficulty"
+    """Passed over, because problems of its grade are solved too rarely or too often (problems.difficulty)."""
     REPEATED = "repeated"
     """The problem already stands in this round (an epoch ended inside it), or further up in its file."""
     PROMPT_TOO_LONG = "prompt_too_long"

@@ -14,6 +14,7 @@ from workbench.experiment.curves import curve_svg, legend_svg
 from workbench.experiment.findings import CurvePoint
 from workbench.experiment.matching import Match, Point, matched
 from workbench.experiment.plan import folder_name, load_experiment, rollouts_of_round, shipped_experiments
+from workbench.experiment.running import Laboratory
 
 PLAIN: dict[str, Any] = {
     "title": "T",
@@ -94,6 +95,37 @@ def test_no_such_experiment_and_no_such_arm(tmp_path: Path) -> None:
         load_experiment(str(tmp_path / "none.yaml"))
     with pytest.raises(InputError, match='no arm "three": one, two'):
         load_experiment(written(tmp_path), arms=["three"])
+
+
+@pytest.mark.parametrize(
+    ("jobs", "free", "running", "room"),
+    [
+        (None, 0, 0, True),  # one alone always may
+        (2, 100, 1, True),
+        (2, 100, 2, False),
+        (4, 19, 1, False),  # the one that began a moment ago needs its 10 still
+        (4, 21, 1, True),
+        (4, 39, 3, False),
+        (4, 41, 3, True),
+        (None, 100, 2, False),  # two cores
+    ],
+)
+def test_cells_begin_as_far_as_cores_and_memory_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int | None, free: int, running: int, room: bool
+) -> None:
+    monkeypatch.setattr("workbench.experiment.running.usable_cores", lambda: 2)
+    experiment = load_experiment(written(tmp_path), seeds=[0, 1])
+    laboratory = Laboratory(experiment, tmp_path, jobs, memory_free=lambda: free, needed=lambda config: 10)
+    assert laboratory.has_room(experiment.cells[-1], experiment.cells[:running]) is room
+
+
+def test_a_run_that_has_its_first_round_has_taken_its_memory(tmp_path: Path) -> None:
+    experiment = load_experiment(written(tmp_path), seeds=[0, 1])
+    laboratory = Laboratory(experiment, tmp_path, 4, memory_free=lambda: 11, needed=lambda config: 10)
+    first, *_, last = experiment.cells
+    assert not laboratory.has_room(last, [first])
+    (laboratory.run_of(first) / "rounds" / "000001").mkdir(parents=True)
+    assert laboratory.has_room(last, [first])
 
 
 def point(round: int, rollouts: float) -> Point:

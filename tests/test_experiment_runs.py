@@ -69,28 +69,31 @@ def wait_for(what: Callable[[], bool], seconds: float = 300.0) -> None:
 
 @pytest.fixture(scope="module")
 def finished(file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """Killed with SIGKILL once the first run has a round, then started again to its end: its folder and output."""
+    """Stopped by Ctrl-C, then killed with SIGKILL, each time in the first run; then started again to its end."""
     out = tmp_path_factory.mktemp("out") / "experiment"
-    process = subprocess.Popen(
-        command(file, out, "--jobs", "1"),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
     run = out / "runs" / "policy-only-0"
-    wait_for(lambda: process.poll() is not None or bool(list_numbers(run / ROUNDS)))
-    assert process.poll() is None, process.communicate()[0].decode()
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    wait_for(lambda: not lock_is_held(run), 60)  # no run outlives its experiment
+    said = interrupted(command(file, out, "--jobs", "1"), run, signal.SIGINT)
+    assert "Stopped; go on with: workbench experiment" in said
     begun = len(list_numbers(run / ROUNDS))
     assert 1 <= begun <= 3
-    again = subprocess.run(
-        command(file, out, "--jobs", "2"), cwd=ROOT, env=environment(), capture_output=True, check=False
-    )
-    assert again.returncode == 1, again.stderr.decode()[-2000:]  # the broken arm
-    return out, again.stdout.decode().splitlines()
+    assert not lock_is_held(run)
+    interrupted(command(file, out, "--jobs", "1"), run, signal.SIGKILL)
+    wait_for(lambda: not lock_is_held(run), 60)  # no run outlives its experiment
+    again = command(file, out, "--jobs", "2")
+    done = subprocess.run(again, cwd=ROOT, env=environment(), capture_output=True, check=False)
+    assert done.returncode == 1, done.stderr.decode()[-2000:]  # the broken arm
+    return out, done.stdout.decode().splitlines()
+
+
+def interrupted(start: list[str], run: Path, by: signal.Signals) -> str:
+    """Start an experiment and end it by a signal while a run is under way that has a round; what it printed."""
+    process = subprocess.Popen(start, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    wait_for(lambda: process.poll() is not None or (bool(list_numbers(run / ROUNDS)) and lock_is_held(run)))
+    assert process.poll() is None, process.communicate()[0].decode()
+    os.kill(process.pid, by)
+    said = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == (130 if by is signal.SIGINT else -by), said
+    return said
 
 
 def test_it_goes_on_where_it_was_killed_and_its_runs_are_those_of_their_configurations(

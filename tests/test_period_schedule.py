@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from spark_kernel.config import RunConfig, load_config
+from spark_kernel.config.periods import PeriodSection
 from spark_kernel.errors import InputError
 from spark_kernel.records import Period
 from spark_kernel.runs.reader import RunReader
@@ -36,10 +38,10 @@ def written_out(steps: list[tuple[int, str]], last: str | None, rounds: int) -> 
 def test_a_schedule_says_what_each_round_trains(steps: list[tuple[int, str]], last: str | None) -> None:
     texts = [f"{count} {word}" for count, word in steps] + ([last] if last else [])
     if len({text.split()[-1] for text in texts}) == 1:
-        with pytest.raises(InputError, match="every step trains"):
-            load_config("quickstart", period__schedule=texts)
+        with pytest.raises(ValidationError, match="every step trains"):
+            PeriodSection(schedule=tuple(texts))
         return
-    period = load_config("quickstart", period__schedule=texts).period
+    period = PeriodSection(schedule=tuple(texts))
     expected = written_out(steps, last, 60)
     assert [period.trains(round) for round in range(1, 41)] == expected[:40]
     for round in range(1, 21):

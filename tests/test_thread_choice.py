@@ -67,7 +67,10 @@ def test_a_slow_model_is_measured_a_few_times_only() -> None:
     assert clock.turns == 2 * (1 + thread_choice.LEAST_TURNS)
 
 
-def test_the_measurement_leaves_weights_gradients_and_random_numbers_as_they_were(tmp_path: Path) -> None:
+def test_the_measurement_leaves_weights_gradients_and_random_numbers_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread_choice, "MOST_TURNS", thread_choice.LEAST_TURNS)
     config = tiny_config(tmp_path)
     policy = load_policy(config.model)
     before = {name: tensor.clone() for name, tensor in policy.network.state_dict().items()}
@@ -104,6 +107,7 @@ def test_a_number_that_is_given_is_not_measured(tmp_path: Path, monkeypatch: pyt
         assert trainer.parts.thread_choice is None
 
 
+@pytest.mark.slow
 def test_the_command_asks_openmp_not_to_spin_before_torch_is_loaded() -> None:
     """GNU's OpenMP, which torch brings, prints what it was told when it is loaded."""
     code = (

@@ -128,7 +128,7 @@ class RunConfig(Section):
         judge_cap, reflection_cap = quotas.judge, quotas.reflection
         if recycle.order == "mixed_first":  # each may be made up to what both may take (`recycle`)
             judge_cap = reflection_cap = judge_cap + reflection_cap
-        offered = self.problems.per_round
+        offered = int(self.problems.per_round * (1 + self.rollout.refill))
         fresh = (min(offered, judge_cap) if judges else 0) + (min(offered, reflection_cap) if reflects else 0)
         again = quotas.judge if reflects and judges and recycle.re_evaluation else 0
         return (recycle.max_age + 1) * fresh + recycle.max_age * again

@@ -107,6 +107,9 @@ class ProblemsSection(Section):
     canonical_form: int = Field(2, ge=1, le=2)
     """Version of the canonical text by which problems are the same and held out; a run keeps its own. 1: as written,
     for runs from before there was a second one; 2: however a problem is read or phrased (docs/problems.md)."""
+    difficulty: Literal["as_drawn", "adaptive"] = "as_drawn"
+    """adaptive: take a graded problem with a chance that follows how often its grade is solved, so that groups stay
+    mixed (docs/problems.md); as_drawn: every problem of the source."""
     worked_examples: bool = False
     """Show small worked examples before every prompt, for a model too small to keep to the answer's form unaided."""
     on_bad_problem: Literal["stop", "skip"] = "stop"
@@ -183,6 +186,9 @@ class RolloutSection(Section):
     """Nucleus mass; below 1 the sampled distribution is no longer the trained one."""
     top_k: int = Field(0, ge=0)
     """Keep only the k likeliest tokens; 0 keeps all."""
+    refill: float = Field(0.0, ge=0.0, le=8.0)
+    """Further problems, at most this share of problems.per_round, that a policy period rolls out in place of groups
+    whose answers all have the same reward; 0: none."""
     max_new_tokens: int = Field(768, ge=1)
     """Longest output, in tokens."""
     verdict_max_new_tokens: int | None = Field(None, ge=1)

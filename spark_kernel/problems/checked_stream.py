@@ -9,6 +9,7 @@ from spark_kernel.config import RunConfig
 from spark_kernel.errors import InputError
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.load import load_encoder
+from spark_kernel.problems.difficulty import grade_of
 from spark_kernel.problems.registry import make_source
 from spark_kernel.problems.stream import ProblemStream, Progress
 from spark_kernel.problems.worked_examples import WithWorkedExamples
@@ -56,7 +57,19 @@ def make_stream(
             f"problems.per_round = {config.problems.per_round} asks for more problems than there are: "
             f"{stream.trainable_count} can be trained on (the rest is held out or bad). Lower problems.per_round."
         )
+    if config.problems.difficulty == "adaptive":
+        _check_graded(stream, config)
     return stream
+
+
+def _check_graded(stream: ProblemStream, config: RunConfig) -> None:
+    looked = stream.take(0, config.problems.per_round, round=1).problems
+    if len({grade_of(problem) for problem in looked}) < 2:
+        raise InputError(
+            "problems.difficulty = adaptive has nothing to choose by: the first problems are of one grade, or their "
+            "source gives none (arithmetic does, and sources that write meta.level). Widen problems.options, or use "
+            "as_drawn."
+        )
 
 
 def _with_hint(fault: str | None, config: RunConfig) -> str | None:

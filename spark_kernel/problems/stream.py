@@ -16,6 +16,7 @@ from typing import Literal
 
 from spark_kernel.errors import InputError, ProblemError
 from spark_kernel.keyed_random import derive_seed, keyed_random
+from spark_kernel.problems.difficulty import Grades, grade_of, is_taken
 from spark_kernel.problems.held_out import CANONICAL_FORM, FIRST_FORM, canonical_text, is_held_out, may_be_evaluated
 from spark_kernel.problems.source import ProblemSource, skipped_rows
 from spark_kernel.records import Exclusion, ExclusionReason, Problem
@@ -96,11 +97,24 @@ class ProblemStream:
         """Problems of a finite source that may be trained on; None for an unlimited source."""
         return None if self._source.size is None else len(self._trainable)
 
-    def take(self, cursor: int, count: int, *, round: int) -> Taken:
+    def take(
+        self,
+        cursor: int,
+        count: int,
+        *,
+        round: int,
+        grades: Grades | None = None,
+        besides: Sequence[Problem] = (),
+    ) -> Taken:
         """The next `count` distinct problems from a cursor (0 at the start of a run).
 
-        Exclusions: problems met again within this round; of an unlimited source, held-out and bad ones on the way. A
-        finite source's held-out and bad problems are shut out once and for all, and stated when the cursor is 0.
+        Args:
+            grades: where given, a problem is taken with the chance that these give it (`difficulty`).
+            besides: problems that the round has already.
+
+        Exclusions: problems met again within this round or passed over by their grade; of an unlimited source, held-out
+        and bad ones on the way. A finite source's held-out and bad problems are shut out once and for all, and stated
+        when the cursor is 0.
 
         Raises:
             InputError: more problems are asked for than the source has.
@@ -115,7 +129,7 @@ class ProblemStream:
             )
         exclusions = [self._exclusion(round, *entry) for entry in self._shut_out] if cursor == 0 else []
         problems: list[Problem] = []
-        seen: set[str] = set()
+        seen = {name for problem in besides for name in self._names(problem)}
         last = cursor
         while len(problems) < count:
             if cursor - last > PATIENCE:
@@ -123,11 +137,13 @@ class ProblemStream:
                     f"problems.per_round = {count} asks for more different problems than the source seems to have: "
                     f"{len(problems)} were found, then {PATIENCE} positions brought no other."
                 )
-            found = self._visit(self._index(cursor))
+            found, position = self._visit(self._index(cursor)), cursor
             cursor += 1
             if not isinstance(found, Problem):
                 exclusions.append(self._exclusion(round, *found))
-            elif seen.isdisjoint(names := {found.id, "\n" + canonical_text(found, self._form)}):
+            elif grades is not None and not is_taken(grades, found, position, seed=self._seed):
+                exclusions.append(self._exclusion(round, ExclusionReason.DIFFICULTY, found.id, grade_of(found) or ""))
+            elif seen.isdisjoint(names := self._names(found)):
                 seen |= names
                 problems.append(found)
                 last = cursor
@@ -159,6 +175,10 @@ class ProblemStream:
         if len(problems) < count:
             logger.warning("%d held-out problems were asked for; the source has %d.", count, len(problems))
         return tuple(problems.values())
+
+    def _names(self, problem: Problem) -> set[str]:
+        """By what a problem is known to be in a round already."""
+        return {problem.id, "\n" + canonical_text(problem, self._form)}
 
     @property
     def _bad(self) -> list[str]:

@@ -73,6 +73,7 @@ class Bookkeeper:
         if stage.phase is not phase:
             raise PhaseError(f"{phase} was called, but in round {flight.round} {stage} is due.")
         before = (self.state.queue, len(flight.exclusions), len(flight.notes), dict(flight.groups))
+        taken = (flight.problems, flight.cursor_after, flight.grades_after)
         started = self._started = time.perf_counter()
         self.emit("phase_started")
         try:
@@ -82,6 +83,7 @@ class Bookkeeper:
             self.state.queue = before[0]
             del flight.exclusions[before[1] :], flight.notes[before[2] :]
             flight.groups = before[3]
+            flight.problems, flight.cursor_after, flight.grades_after = taken
             raise
         seconds = flight.seconds.setdefault(f"{stage.period}/{stage.phase}", time.perf_counter() - started)
         self.emit("phase_finished", data={"seconds": seconds, "peak_memory": peak_memory()})

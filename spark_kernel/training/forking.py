@@ -46,7 +46,7 @@ def take_over(state: TrainerState, new: RunConfig, old: RunConfig, history: Sequ
             state.flight.exclusions.append(Exclusion(state.flight.round, "queue", reason, task.id, task.kind, detail))
     state.queue = TaskQueue(tuple(kept))
     if others:
-        state.cursor = 0
+        state.cursor, state.grades = 0, {}
 
 
 def _why_not(task: Task, problem: Problem, config: RunConfig, others: bool) -> ExclusionReason | None:

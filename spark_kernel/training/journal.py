@@ -48,7 +48,10 @@ class Journal:
             return self._writer.recall_phase(round_number, self._place(round_number, stage), stage.period, stage.phase)
         finished = self._finished_round(round_number)
         origin = Origin.REFLECTION if stage.period is Period.REWARD else Origin.SOLVE
+        verified = stage == Stage(Period.POLICY, Phase.VERIFY)
         return PhaseRecords(
+            problems=finished.problems if verified else (),
+            meta={"cursor": finished.meta["cursor"]} if verified and "cursor" in finished.meta else {},
             groups=finished.groups.get(stage.period, ()),
             recycled=tuple(task for task in finished.recycled if task.origin is origin),
         )

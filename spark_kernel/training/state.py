@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from spark_kernel.config.periods import PeriodSection
+from spark_kernel.problems.difficulty import Grades
 from spark_kernel.records import Exclusion, Group, Period, Problem, Recycled, Task, UpdateStats
 from spark_kernel.recycle.queue import TaskQueue
 from spark_kernel.runs.codec import from_json, to_json
@@ -65,12 +66,14 @@ class RoundState:
     """The round in flight. `stage` counts the stages done; groups are kept by the period that sampled them.
 
     `rolled_out`: the ids of all tasks that a period sampled, also where a person left some out
-    later. `cursor_after` is the problem cursor once this round's problems are taken.
+    later. `cursor_after` is the problem cursor once this round's problems are taken, `grades_after` what is known of
+    their grades once they are verified (None before).
     """
 
     round: int
     stage: int = 0
     cursor_after: int | None = None
+    grades_after: Grades | None = None
     problems: tuple[Problem, ...] = ()
     groups: dict[Period, tuple[Group, ...]] = field(default_factory=dict)
     rolled_out: dict[Period, frozenset[str]] = field(default_factory=dict)
@@ -85,6 +88,9 @@ class RoundState:
         self.groups[stage.period] = tuple(groups)
         if stage.phase is Phase.ROLL_OUT:
             self.rolled_out[stage.period] = frozenset(group.task.id for group in groups)
+        elif stage.phase is Phase.VERIFY:  # which may roll out further problems
+            known = self.rolled_out.get(stage.period, frozenset())
+            self.rolled_out[stage.period] = known | {group.task.id for group in groups}
         return list(groups)
 
     @property
@@ -97,13 +103,15 @@ class RoundState:
 class TrainerState:
     """Everything a trainer must remember besides weights and optimizer: small, and JSON in a checkpoint.
 
-    `completed` rounds; `cursor` into the problems; `queue` of recycled tasks; `flight`, the round under way.
+    `completed` rounds; `cursor` into the problems; `queue` of recycled tasks; `flight`, the round under way; `grades`,
+    what is known of how often problems of each grade are solved (`problems.difficulty`).
     """
 
     completed: int
     cursor: int
     queue: TaskQueue
     flight: RoundState
+    grades: Grades = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values. The groups and problems of the round under way stay in the run's journal."""
@@ -111,11 +119,13 @@ class TrainerState:
         return {
             "completed": self.completed,
             "cursor": self.cursor,
+            "grades": _grades_json(self.grades),
             "queue": [to_json(task) for task in self.queue.tasks],
             "flight": {
                 "round": flight.round,
                 "stage": flight.stage,
                 "cursor_after": flight.cursor_after,
+                "grades_after": None if flight.grades_after is None else _grades_json(flight.grades_after),
                 "recycled": {str(period): to_json(value) for period, value in flight.recycled.items()},
                 "exclusions": _all_json(flight.exclusions),
                 "updates": _all_json(flight.updates),
@@ -132,10 +142,12 @@ class TrainerState:
             completed=value["completed"],
             cursor=value["cursor"],
             queue=TaskQueue(tuple(from_json(Task, task) for task in value["queue"])),
+            grades=_grades(value.get("grades", {})),
             flight=RoundState(
                 round=flight["round"],
                 stage=flight["stage"],
                 cursor_after=flight["cursor_after"],
+                grades_after=_grades(found) if (found := flight.get("grades_after")) is not None else None,
                 recycled={Period(name): from_json(Recycled, item) for name, item in flight["recycled"].items()},
                 exclusions=[from_json(Exclusion, item) for item in flight["exclusions"]],
                 updates=[from_json(UpdateStats, item) for item in flight["updates"]],
@@ -143,6 +155,14 @@ class TrainerState:
                 notes=list(flight["notes"]),
             ),
         )
+
+
+def _grades_json(grades: Grades) -> dict[str, list[float]]:
+    return {grade: list(counts) for grade, counts in grades.items()}
+
+
+def _grades(value: dict[str, list[float]]) -> Grades:
+    return {grade: (counts[0], counts[1]) for grade, counts in value.items()}
 
 
 def _all_json(records: Sequence[Any]) -> list[Any]:

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from spark_kernel.config import RunConfig
+from spark_kernel.problems.difficulty import with_answers
 from spark_kernel.problems.images import adopt_images
 from spark_kernel.prompts.build import solve_task
-from spark_kernel.records import Exclusion, ExclusionReason, Group, Period, Recycled, Task
+from spark_kernel.records import Exclusion, ExclusionReason, Group, Period, Problem, Recycled, Task
 from spark_kernel.recycle.recycle import re_evaluate, recycle
 from spark_kernel.rollout.roll_out import fitting
+from spark_kernel.runs.bundles import PhaseRecords
 from spark_kernel.runs.writer import RunWriter
 from spark_kernel.training.assembly import Parts
 from spark_kernel.training.journal import Journal
@@ -46,11 +48,23 @@ class TaskMaker:
     def solve_tasks(self) -> Tasks:
         """The solve tasks of the round's new problems."""
         flight = self._state.flight
-        taken = self._parts.stream.take(self._state.cursor, self._config.problems.per_round, round=flight.round)
-        flight.cursor_after = taken.cursor
-        flight.problems = tuple(adopt_images(problem, self._writer.path) for problem in taken.problems)
-        self._journal.problems |= {problem.id: problem for problem in flight.problems}
-        tasks = [solve_task(problem, seed=self._config.seed, round=flight.round) for problem in flight.problems]
+        flight.problems, flight.cursor_after = (), self._state.cursor
+        tasks, left_out = self.further_tasks(self._config.problems.per_round)
+        return tasks, (*left_out, *self._too_old_without_reward())
+
+    def further_tasks(self, count: int) -> Tasks:
+        """The solve tasks of so many problems more than the round has."""
+        flight, adaptive = self._state.flight, self._config.problems.difficulty == "adaptive"
+        taken = self._parts.stream.take(
+            flight.cursor_after or 0,
+            count,
+            round=flight.round,
+            grades=self._state.grades if adaptive else None,
+            besides=flight.problems,
+        )
+        found = tuple(adopt_images(problem, self._writer.path) for problem in taken.problems)
+        self._have(found, taken.cursor)
+        tasks = [solve_task(problem, seed=self._config.seed, round=flight.round) for problem in found]
         fits = self.fits(tasks)
         too_long = tuple(
             Exclusion(flight.round, "problems", ExclusionReason.PROMPT_TOO_LONG, task.problem_id, task.kind)
@@ -58,7 +72,21 @@ class TaskMaker:
             if not fit
         )
         chosen = [task for task, fit in zip(tasks, fits, strict=True) if fit]
-        return chosen, (*taken.exclusions, *too_long, *self._too_old_without_reward())
+        return chosen, (*taken.exclusions, *too_long)
+
+    def take_up(self, records: PhaseRecords, groups: Sequence[Group]) -> None:
+        """After the policy period is verified: the further problems it took, and what its answers say of grades."""
+        flight = self._state.flight
+        self._have(records.problems, records.meta.get("cursor", flight.cursor_after))
+        if self._config.problems.difficulty == "adaptive":
+            flight.grades_after = with_answers(self._state.grades, groups, self._journal.problems)
+
+    def _have(self, problems: Sequence[Problem], cursor: int | None) -> None:
+        flight = self._state.flight
+        known = {problem.id for problem in flight.problems}
+        flight.problems += tuple(problem for problem in problems if problem.id not in known)
+        flight.cursor_after = cursor
+        self._journal.problems |= {problem.id: problem for problem in flight.problems}
 
     def recycled_tasks(self) -> Tasks:
         """The tasks that this reward period takes from the queue; what is too old leaves it."""

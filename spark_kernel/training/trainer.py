@@ -21,7 +21,7 @@ from spark_kernel.errors import PhaseError, Stopped
 from spark_kernel.evaluate.held_out import HeldOutEvaluation
 from spark_kernel.evaluate.policy_evaluation import evaluate_policy
 from spark_kernel.learner.checkpoint import STATE_FOLDER
-from spark_kernel.records import Exclusion, Group, Period, Recycled, RoundReport, UpdateStats
+from spark_kernel.records import Exclusion, Group, Period, Recycled, RoundReport, Task, UpdateStats
 from spark_kernel.rollout.roll_out import roll_out
 from spark_kernel.runs.bundles import PhaseRecords, RoundRecords
 from spark_kernel.runs.checkpoints import checkpoint_name
@@ -33,6 +33,7 @@ from spark_kernel.training.bookkeeping import Bookkeeper
 from spark_kernel.training.events import Listener, StopRequest
 from spark_kernel.training.interrupt import stops_on_signals
 from spark_kernel.training.peak_memory import peak_memory
+from spark_kernel.training.refill import Refill
 from spark_kernel.training.round_metrics import round_report
 from spark_kernel.training.state import Phase, RoundState, Stage, TrainerState
 from spark_kernel.training.tasks import TaskMaker
@@ -107,16 +108,7 @@ class Trainer:
             tasks, exclusions = self._tasks.solve_tasks() if first else self._tasks.recycled_tasks()
 
             def make() -> PhaseRecords:
-                groups = roll_out(
-                    self.parts.engine,
-                    tasks,
-                    self.config.rollout,
-                    seed=self.config.seed,
-                    round=self.state.flight.round,
-                    images_root=self.writer.path,
-                    on_progress=self._book.progress,
-                    check_stop=self.stop.check,
-                )
+                groups = self._rolled_out(tasks)
                 problems = self.state.flight.problems if first else ()
                 return PhaseRecords(problems=problems, groups=tuple(groups), exclusions=exclusions)
 
@@ -130,9 +122,14 @@ class Trainer:
             def make() -> PhaseRecords:
                 scored = self._scored(own)
                 self.stop.check()
-                return self._with_noise(stage, scored)
+                records = self._with_noise(stage, scored)
+                refills = stage.period is Period.POLICY and self.config.rollout.refill > 0
+                return self._refilled(stage, records) if refills else records
 
-            return self.state.flight.hold(stage, self._book.once(stage, make).groups)
+            records = self._book.once(stage, make)
+            if stage.period is Period.POLICY:
+                self._tasks.take_up(records, records.groups)
+            return self.state.flight.hold(stage, records.groups)
 
     def recycle(self, groups: Sequence[Group] | None = None) -> Recycled:
         """Phase 3: make judge and reflection tasks of scored rollouts; after a reward period, of its reflections."""
@@ -182,6 +179,7 @@ class Trainer:
                 exclusions=tuple(flight.exclusions),
                 meta={
                     "cursor": flight.cursor_after,
+                    **({"grades": dict(flight.grades_after)} if flight.grades_after else {}),
                     "policy_version": report.policy_version,
                     "peak_memory": peak_memory(),
                 },
@@ -190,6 +188,7 @@ class Trainer:
                 self.writer.finish_round(records, report)
         self.state.completed = flight.round
         self.state.cursor = flight.cursor_after if flight.cursor_after is not None else self.state.cursor
+        self.state.grades = flight.grades_after if flight.grades_after is not None else self.state.grades
         self._journal.forget_all_but(self.state)
         self.state.flight = RoundState(round=flight.round + 1)
         self._book.emit("round_finished", round=flight.round, data=to_json(report))
@@ -306,6 +305,18 @@ class Trainer:
 
     # --- the work inside the phases
 
+    def _rolled_out(self, tasks: Sequence[Task]) -> list[Group]:
+        return roll_out(
+            self.parts.engine,
+            tasks,
+            self.config.rollout,
+            seed=self.config.seed,
+            round=self.state.flight.round,
+            images_root=self.writer.path,
+            on_progress=self._book.progress,
+            check_stop=self.stop.check,
+        )
+
     def _scored(self, groups: Sequence[Group]) -> list[Group]:
         objective = self.config.objective
         return score_groups(
@@ -328,6 +339,19 @@ class Trainer:
             f"verify.flip_share = {share:g}: {flipped} of {among} verdicts turned round in the {stage.period} period."
         )
         return PhaseRecords(groups=tuple(noisy), meta={"notes": [note]})
+
+    def _refilled(self, stage: Stage, records: PhaseRecords) -> PhaseRecords:
+        """The scored groups with those of further problems, one for each flat group, up to the bound that is set."""
+        config, flight = self.config, self.state.flight
+        if not config.period.updates_policy(flight.round):
+            return records
+        refill = Refill(int(config.rollout.refill * config.problems.per_round), len(flight.problems))
+        batch = list(records.groups)
+        while count := refill.wanted(batch):
+            tasks, left_out = self._tasks.further_tasks(count)
+            scored = self._with_noise(stage, self._scored(self._rolled_out(tasks)))
+            batch = refill.add(count, scored, left_out)
+        return refill.completed(records, flight)
 
     def _updated(self, stage: Stage, groups: Sequence[Group]) -> tuple[UpdateStats, tuple[Exclusion, ...]]:
         """The learner's update; not once more where it was done but not written down (disk full, engine not synced)."""

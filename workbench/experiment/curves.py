@@ -12,7 +12,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B0609A", "#B8860B", "#56A0D3", "#7
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "4 4", "12 4", "1 4", "6 2")
 """Arms differ by line and by colour, so that nothing is told by colour alone."""
 WIDTH, HEIGHT = 460, 260
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 48, 22, 12, 40
 TICKS = 5
 
 

@@ -138,7 +138,7 @@ class Laboratory:
         said = time.monotonic()
         try:
             while running or (waiting and not self._stop):
-                while waiting and not self._stop and self._has_room(waiting[0], running):
+                while waiting and not self._stop and self.has_room(waiting[0], [one.cell for one in running]):
                     running.append(self._start(waiting.pop(0)))
                 if self._stop:
                     self._ask_to_stop(running)
@@ -157,8 +157,11 @@ class Laboratory:
                 one.process.wait()
         return tuple(self._stands(cell, ended) for cell in self.experiment.cells)
 
-    def _has_room(self, cell: Cell, running: Sequence[_Running]) -> bool:
-        """One always may run, else nothing ever would; it says itself what it lacks."""
+    def has_room(self, cell: Cell, running: Sequence[Cell]) -> bool:
+        """Whether a cell may begin beside those that run: for want of a core or of memory it waits.
+
+        One alone always may, else nothing ever would; it says itself what it lacks.
+        """
         if not running:
             return True
         # A run trains, or has its verifiers work: never both at once.
@@ -167,9 +170,8 @@ class Laboratory:
         if len(running) >= jobs:
             return False
         # Those that began a moment ago have not taken yet what they will need.
-        return self.memory_free() > self.needed(cell.config) + sum(
-            self.needed(one.cell.config) for one in running if not self._has_rounds(one.cell)
-        )
+        begun = sum(self.needed(one.config) for one in running if not self._has_rounds(one))
+        return self.memory_free() > self.needed(cell.config) + begun
 
     def _has_rounds(self, cell: Cell) -> bool:
         return bool(list_numbers(self.run_of(cell) / ROUNDS))

@@ -19,12 +19,12 @@ class Heartbeat:
 
     Args:
         console: where lines go.
-        seconds: longest silence.
+        seconds: longest silence; None: `SECONDS`.
     """
 
-    def __init__(self, console: Console, seconds: float = SECONDS) -> None:
+    def __init__(self, console: Console, seconds: float | None = None) -> None:
         self._console = console
-        self._seconds = seconds
+        self._seconds = SECONDS if seconds is None else seconds
         self._off = console.is_terminal
         self._what = "loading"
         self._count = ""
@@ -63,7 +63,7 @@ class Heartbeat:
             with self._lock:
                 now = time.monotonic()
                 due = now - self._said >= self._seconds
-                line = f"{self._what}{self._count}, {now - self._began:.0f} s"
+                line = f"... {self._what}{self._count}, {now - self._began:.0f} s"
                 if due:
                     self._said = now
             if due:

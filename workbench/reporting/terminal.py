@@ -15,14 +15,14 @@ from spark_kernel.records import Kind, RoundReport
 from spark_kernel.runs.codec import from_json
 from spark_kernel.training.events import Event
 from workbench.reporting.console import make_console
-from workbench.reporting.heartbeat import SECONDS, Heartbeat
+from workbench.reporting.heartbeat import Heartbeat
 from workbench.reporting.metrics import judge_accuracy, kind_accuracy
 
 
 class Terminal:
     """A listener that writes to a console. Use it as a context manager: the bar must be taken down at the end."""
 
-    def __init__(self, console: Console | None = None, seconds: float = SECONDS) -> None:
+    def __init__(self, console: Console | None = None, seconds: float | None = None) -> None:
         self.console = console or make_console()
         self._heartbeat = Heartbeat(self.console, seconds)
         self._last = 0

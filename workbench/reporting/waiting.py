@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from workbench.reporting.heartbeat import SECONDS, Heartbeat
+from workbench.reporting.heartbeat import Heartbeat
 
 PATIENCE = 2.0
 """Seconds before a bar appears."""
@@ -20,7 +20,7 @@ class Waiting:
     The bar appears by itself after two seconds, the lines after 15, also while a call that reports nothing goes on.
     """
 
-    def __init__(self, console: Console, seconds: float = SECONDS) -> None:
+    def __init__(self, console: Console, seconds: float | None = None) -> None:
         self._heartbeat = Heartbeat(console, seconds)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bar = Progress(*columns, console=console, transient=True)
