@@ -129,6 +129,21 @@ def test_another_problem_source_drops_the_options_of_the_old_one() -> None:
             {"objective__kind_weights": {"solve": 0, "pointwise": 0, "pairwise": 0, "reflection": 0}},
             "nothing would be trained",
         ),
+        (
+            "policy-only",
+            {"objective__kind_weights": {"solve": 0}},
+            r"0 for every kind that this run trains on \(solve\): nothing would be trained",
+        ),
+        (
+            "reward-only",
+            {"objective__kind_weights": {"pointwise": 0, "pairwise": 0}},
+            r"trains on \(pointwise, pairwise\): nothing would be trained",
+        ),
+        (
+            "quickstart",
+            {"recycle__reflection_quota": 0, "objective__kind_weights": {"solve": 0, "pointwise": 0, "pairwise": 0}},
+            r"trains on \(solve, pointwise, pairwise\): nothing would be trained",
+        ),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(source: str, overrides: dict[str, Any], message: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from spark_kernel.errors import InputError
 from spark_kernel.models.policy import load_policy
 from spark_kernel.records import Period
 from spark_kernel.training.lifecycle import start_run
@@ -46,6 +47,25 @@ def test_two_rounds_equal_the_trainers(recipe: dict[str, Any], tmp_path: Path) -
     assert policy.version == 4
     for name, value in policy.network.state_dict().items():
         assert torch.equal(value, weights[name]), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"period__schedule": ("1 reward", "both")}, "period.schedule"),
+        ({"period__order": "joint"}, "period.order"),
+        ({"period__train_reward": False}, "period.train_reward"),
+        ({"period__train_policy": False}, "period.train_policy"),
+        ({"verify__flip_share": 0.1}, "verify.flip_share"),
+        ({"rollout__engine": "vllm", "model__gradient_checkpointing": True}, "rollout.engine, model.gradient_check"),
+    ],
+)
+def test_settings_that_only_a_run_follows_are_refused(
+    recipe: dict[str, Any], tmp_path: Path, settings: dict[str, Any], named: str
+) -> None:
+    config = tiny_config(tmp_path, **settings)
+    with pytest.raises(InputError, match=rf"does not follow {named}.*start_run"):
+        next(recipe["spark_loop"](config, load_policy(config.model)))
 
 
 def test_it_is_short_and_its_report_names_what_was_done(recipe: dict[str, Any], tmp_path: Path) -> None:

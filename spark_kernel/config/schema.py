@@ -22,6 +22,7 @@ from spark_kernel.config.sections import (
     ProblemsSection,
     RecycleSection,
     RolloutSection,
+    TrainedKind,
     VerifySection,
 )
 
@@ -97,10 +98,25 @@ class RunConfig(Section):
                 "rollout.samples = 1 leaves no group to compare with: whatever objective.advantage is, every advantage "
                 "would be 0 and no step be taken: use at least 2 samples"
             )
-        if section.kind_weights and not any(
-            section.kind_weights.get(kind, 1.0) for kind in ("solve", "pointwise", "pairwise", "reflection")
-        ):
-            raise ValueError("objective.kind_weights are 0 for every kind: nothing would be trained")
+        trained = self._trained_kinds()
+        if trained and not any(section.kind_weights.get(kind, 1.0) for kind in trained):
+            raise ValueError(
+                f"objective.kind_weights are 0 for every kind that this run trains on ({', '.join(trained)}): nothing "
+                "would be trained: give one of them a weight above 0, or switch another kind on"
+            )
+
+    def _trained_kinds(self) -> tuple[TrainedKind, ...]:
+        """The kinds whose outputs reach an update, in some round."""
+        recycle, quotas = self.recycle, self.quotas
+        periods = {step.trains for step in self.period.steps} or {self.period.trains(1)}
+        rewarded, others = periods != {"policy"}, bool(recycle.extra)
+        kinds: dict[TrainedKind, bool] = {
+            "solve": periods != {"reward"},
+            "pointwise": rewarded and quotas.judge > 0 and (recycle.pointwise or others),
+            "pairwise": rewarded and quotas.judge > 0 and (recycle.pairwise or others),
+            "reflection": rewarded and quotas.reflection > 0 and (recycle.reflection or others),
+        }
+        return tuple(kind for kind, trained in kinds.items() if trained)
 
     def _check_quotas(self) -> None:
         recycle, quotas = self.recycle, self.quotas

@@ -17,6 +17,7 @@ from spark_kernel.config.section import Section
 from spark_kernel.records import Kind
 
 ViewChoice = Literal["answer", "full", "both"]
+TrainedKind = Literal["solve", "pointwise", "pairwise", "reflection"]
 TEMPLATE_ARGUMENTS = frozenset(
     {"conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message", "chat_template"}
     | {"padding", "truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs"}
@@ -97,7 +98,7 @@ class ProblemsSection(Section):
     """Where problems come from."""
 
     source: str = "arithmetic"
-    """arithmetic, reasoning_gym, files, or a registered source."""
+    """arithmetic, puzzles, reasoning_gym, files, or a registered source."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the source, see docs/problems.md; e.g. {"path": "train.jsonl"} for files."""
     per_round: int = Field(64, ge=1)
@@ -301,9 +302,7 @@ class ObjectiveSection(Section):
     """Bound of that weight: truncated to it, or masked above it."""
     kinds: Literal["own", "pooled"] = "own"
     """Each kind normalised over its own loss tokens, or all kinds of a period pooled (faithful)."""
-    kind_weights: dict[Literal["solve", "pointwise", "pairwise", "reflection"], Annotated[float, Field(ge=0.0)]] = (
-        Field(default_factory=dict)
-    )
+    kind_weights: dict[TrainedKind, Annotated[float, Field(ge=0.0)]] = Field(default_factory=dict)
     """Weight of each kind's loss; 1 where absent."""
     negative_advantage_scale: float = Field(1.0, gt=0.0, le=1.0)
     """Negative advantages are multiplied by this."""

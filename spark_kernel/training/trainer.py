@@ -21,8 +21,7 @@ from spark_kernel.errors import PhaseError, Stopped
 from spark_kernel.evaluate.held_out import HeldOutEvaluation
 from spark_kernel.evaluate.policy_evaluation import evaluate_policy
 from spark_kernel.learner.checkpoint import STATE_FOLDER
-from spark_kernel.records import Exclusion, Group, Period, Recycled, RoundReport, Task, UpdateStats
-from spark_kernel.rollout.roll_out import roll_out
+from spark_kernel.records import Group, Period, Recycled, RoundReport, UpdateStats
 from spark_kernel.runs.bundles import PhaseRecords, RoundRecords
 from spark_kernel.runs.checkpoints import checkpoint_name
 from spark_kernel.runs.codec import dumps, from_json, to_json
@@ -33,12 +32,10 @@ from spark_kernel.training.bookkeeping import Bookkeeper
 from spark_kernel.training.events import Listener, StopRequest
 from spark_kernel.training.interrupt import stops_on_signals
 from spark_kernel.training.peak_memory import peak_memory
-from spark_kernel.training.refill import Refill
+from spark_kernel.training.phase_work import PhaseWork
 from spark_kernel.training.round_metrics import round_report
 from spark_kernel.training.state import Phase, RoundState, Stage, TrainerState
 from spark_kernel.training.tasks import TaskMaker
-from spark_kernel.verify.label_noise import flip_verdicts
-from spark_kernel.verify.score_groups import score_groups, with_advantages
 
 TRAINER_STATE = "trainer.json"
 
@@ -76,10 +73,10 @@ class Trainer:
         self.pause = StopRequest()
         self.stopped = False
         self._outcome: Literal["finished", "stopped", "failed"] = "stopped"
-        self._unrecorded: tuple[tuple[int, int], tuple[UpdateStats, tuple[Exclusion, ...]]] | None = None
         self._book = Bookkeeper(config, writer, state, parts.remarks, self.listeners, history)
         self._journal = self._book.journal
         self._tasks = TaskMaker(config, writer, parts, state, self._journal)
+        self._work = PhaseWork(config, lambda: self.parts, self._book, writer.path)
         self.stop = self._book.stop
 
     # --- where the run stands
@@ -108,7 +105,7 @@ class Trainer:
             tasks, exclusions = self._tasks.solve_tasks() if first else self._tasks.recycled_tasks()
 
             def make() -> PhaseRecords:
-                groups = self._rolled_out(tasks)
+                groups = self._work.rolled_out(tasks)
                 problems = self.state.flight.problems if first else ()
                 return PhaseRecords(problems=problems, groups=tuple(groups), exclusions=exclusions)
 
@@ -120,11 +117,11 @@ class Trainer:
             own = self._handed(stage, groups)
 
             def make() -> PhaseRecords:
-                scored = self._scored(own)
+                scored = self._work.scored(own)
                 self.stop.check()
-                records = self._with_noise(stage, scored)
+                records = self._work.with_noise(stage, scored)
                 refills = stage.period is Period.POLICY and self.config.rollout.refill > 0
-                return self._refilled(stage, records) if refills else records
+                return self._work.refilled(stage, records, self._tasks) if refills else records
 
             records = self._book.once(stage, make)
             if stage.period is Period.POLICY:
@@ -160,7 +157,7 @@ class Trainer:
             def make() -> PhaseRecords:
                 if not own:
                     return PhaseRecords(meta={"stats": None})
-                stats, left_out = self._updated(stage, own)
+                stats, left_out = self._work.updated(stage, own)
                 return PhaseRecords(exclusions=left_out, meta={"stats": to_json(stats)})
 
             stats = self._book.once(stage, make, again=True).meta["stats"]
@@ -303,73 +300,7 @@ class Trainer:
             self._outcome = "failed"
         self.close()
 
-    # --- the work inside the phases
-
-    def _rolled_out(self, tasks: Sequence[Task]) -> list[Group]:
-        return roll_out(
-            self.parts.engine,
-            tasks,
-            self.config.rollout,
-            seed=self.config.seed,
-            round=self.state.flight.round,
-            images_root=self.writer.path,
-            on_progress=self._book.progress,
-            check_stop=self.stop.check,
-        )
-
-    def _scored(self, groups: Sequence[Group]) -> list[Group]:
-        objective = self.config.objective
-        return score_groups(
-            self.parts.pool,
-            groups,
-            self._journal.problems,
-            estimator=objective.advantage,
-            delta=objective.delta,
-            on_progress=self._book.progress,
-        )
-
-    def _with_noise(self, stage: Stage, scored: Sequence[Group]) -> PhaseRecords:
-        """The scored groups as records, with the label noise that the configuration asks for, and a note of it."""
-        share, objective = self.config.verify.flip_share, self.config.objective
-        if not share:
-            return PhaseRecords(groups=tuple(scored))
-        noisy, flipped, among = flip_verdicts(scored, share, seed=self.config.seed, round=self.state.flight.round)
-        noisy = with_advantages(noisy, estimator=objective.advantage, delta=objective.delta)
-        note = (
-            f"verify.flip_share = {share:g}: {flipped} of {among} verdicts turned round in the {stage.period} period."
-        )
-        return PhaseRecords(groups=tuple(noisy), meta={"notes": [note]})
-
-    def _refilled(self, stage: Stage, records: PhaseRecords) -> PhaseRecords:
-        """The scored groups with those of further problems, one for each flat group, up to the bound that is set."""
-        config, flight = self.config, self.state.flight
-        if not config.period.updates_policy(flight.round):
-            return records
-        refill = Refill(int(config.rollout.refill * config.problems.per_round), len(flight.problems))
-        batch = list(records.groups)
-        while count := refill.wanted(batch):
-            tasks, left_out = self._tasks.further_tasks(count)
-            scored = self._with_noise(stage, self._scored(self._rolled_out(tasks)))
-            batch = refill.add(count, scored, left_out)
-        return refill.completed(records, flight)
-
-    def _updated(self, stage: Stage, groups: Sequence[Group]) -> tuple[UpdateStats, tuple[Exclusion, ...]]:
-        """The learner's update; not once more where it was done but not written down (disk full, engine not synced)."""
-        flight = self.state.flight
-        if self._unrecorded is None or self._unrecorded[0] != (flight.round, flight.stage):
-            self.parts.engine.sleep()
-            result = self.parts.learner.update(
-                groups,
-                period=stage.period,
-                round=flight.round,
-                on_progress=self._book.progress,
-                check_stop=self.stop.check,
-            )
-            flight.updates.append(result[0])
-            self._unrecorded = ((flight.round, flight.stage), result)
-        self.parts.engine.wake()
-        self.parts.engine.take(self.parts.learner.publish(self.parts.engine.wanted))
-        return self._unrecorded[1]
+    # --- between the phases
 
     def _handed(self, stage: Stage, groups: Sequence[Group] | None) -> list[Group]:
         return self._book.handed(stage, groups, half_done=self.parts.learner.in_update)

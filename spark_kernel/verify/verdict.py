@@ -10,10 +10,12 @@ from spark_kernel.verify.verifier import VerifyRequest
 
 
 class VerdictVerifier:
-    """Reward 1 exactly when the output's one verdict means `task.label`; the gold of the problem plays no part."""
+    """Reward 1 exactly when the output's verdict means `task.label`; the gold of the problem plays no part."""
 
     def score(self, request: VerifyRequest) -> Score:
         """OK with the verdict's meaning, NONE without a verdict, AMBIGUOUS where boxed verdicts disagree.
+
+        Of verdicts that disagree the last one is the verdict all the same where the output ends with it (`read_verdict`).
 
         Raises:
             ValueError: the task is no judge task, or its label is not among its verdicts.

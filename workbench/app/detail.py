@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 from spark_kernel.errors import InputError
 from spark_kernel.problems.images import open_image
 from workbench.app.cards import one_block
-from workbench.app.markup import show
 from workbench.model_text import markdown_html, raw_html
+from workbench.value_text import show
 from workbench.views import ImageView, RolloutDetail
 
 SHOWN_PIXELS = 480

@@ -6,6 +6,8 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from workbench.value_text import show
+
 TEMPLATE_SIGNS = str.maketrans({"$": "&#36;", "{": "&#123;", "}": "&#125;", "`": "&#96;"})
 NUMERIC = (int, float)
 
@@ -13,17 +15,6 @@ NUMERIC = (int, float)
 def escape(value: Any) -> str:
     """Text as HTML. Gradio's HTML component reads its value as a template: its signs are written as entities."""
     return html.escape(str(value)).translate(TEMPLATE_SIGNS)
-
-
-def show(value: Any) -> str:
-    """A value for a cell: numbers in three digits, None as a dash, yes and no for truth."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return str(value)
 
 
 def share(value: float | None, low: float | None = None, high: float | None = None) -> str:

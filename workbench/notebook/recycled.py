@@ -9,9 +9,10 @@ import ipywidgets as widgets
 
 from spark_kernel.errors import SparkError
 from workbench.notebook.row_table import MOST_ROWS, RowTable
-from workbench.notebook.sample_html import details, finding, grid, images_html, prompt_html, show, text_html
+from workbench.notebook.sample_html import details, finding, grid, images_html, prompt_html, text_html
 from workbench.notebook.shared import DataPanel, Shared
 from workbench.notebook.style import note, row, table
+from workbench.value_text import show
 from workbench.views import FunnelStep, Lineage, RecycledRow, RunView
 
 KINDS = ("all", "pointwise", "pairwise", "reflection")

@@ -87,7 +87,7 @@ class Refresher:
             for refresh in panels:
                 try:
                     refresh(state, seen)
-                except Exception:
+                except Exception:  # any: one thread refreshes all panels, and a broken one may not stop the others
                     logger.exception("A panel could not be brought up to date; it stays as it is.")
                     with self._lock:
                         if refresh in self._panels:

@@ -10,6 +10,7 @@ from typing import Any
 
 from workbench.model_text import markdown_html, raw_html
 from workbench.text_diff import diff_html
+from workbench.value_text import show
 from workbench.views import ImageView, Sibling, Token, Verdict
 
 MOST_TOKENS = 4_000
@@ -43,15 +44,6 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "
     )
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     return f'<table class="spark-table">{title}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def show(value: object) -> str:
-    """A value for a person."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def finding(correct: bool | None) -> str:

@@ -12,9 +12,10 @@ from gradio.components.plot import PlotData
 
 from spark_kernel.errors import InputError
 from workbench.app.context import AppContext
-from workbench.app.markup import paragraph, show, table
+from workbench.app.markup import paragraph, table
 from workbench.app.plots import plot_data, stamp
 from workbench.figures import Theme, comparison_figure, difference_figure
+from workbench.value_text import show
 from workbench.views import RunView, compare
 
 MOST_COMPARED = 6

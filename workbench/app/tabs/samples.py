@@ -12,9 +12,10 @@ from spark_kernel.errors import InputError
 from workbench.app.cards import notice, one_block
 from workbench.app.context import AppContext
 from workbench.app.detail import sample_html, sample_link
-from workbench.app.markup import escape, paragraph, show
+from workbench.app.markup import escape, paragraph
 from workbench.app.samples import ANY, HELD_OUT, RIGHT, SCOPES, THIS_ROUND, WRONG, SamplePage, SampleQuery
 from workbench.app.tabs.live import LATEX
+from workbench.value_text import show
 from workbench.views import Preset
 
 KINDS = (ANY, "solve", "pointwise", "pairwise", "reflection")
