@@ -85,7 +85,7 @@ def recorded() -> dict[str, list[VerifyRequest]]:
     """The outputs of the recorded quickstart run, by verifier."""
     found: dict[str, list[VerifyRequest]] = {}
     run = RunReader(ROOT / "workbench" / "recorded" / "quickstart")
-    rounds = [run.read_round(number) for number in run.rounds()]
+    rounds = [run.read_round(number) for number in run.rounds]
     problems = {problem.id: problem for records in rounds for problem in records.problems}
     for group in (group for records in rounds for groups in records.groups.values() for group in groups):
         problem = problems[group.task.problem_id]
