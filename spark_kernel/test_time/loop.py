@@ -1,7 +1,7 @@
 """Answer, judge, reflect: the loop of algorithm.md section 5, batched over problems stage by stage.
 
     answer = solve(q)
-    repeat up to `reflections` times:   yes -> stop;   unreadable -> keep the answer;   no -> answer = reflect(q, answer)
+    repeat up to `reflections` times:  yes -> stop;   unreadable -> keep the answer;   no -> answer = reflect(q, answer)
     judge the last reflection too; rejected -> back to the first answer
 
 A response without an answer leaves nothing to judge: it goes straight to reflection, which then shows the whole

@@ -15,7 +15,7 @@ class VerdictVerifier:
     def score(self, request: VerifyRequest) -> Score:
         """OK with the verdict's meaning, NONE without a verdict, AMBIGUOUS where boxed verdicts disagree.
 
-        Of verdicts that disagree the last one is the verdict all the same where the output ends with it (`read_verdict`).
+        Of verdicts that disagree the last one holds all the same where the output ends with it (`read_verdict`).
 
         Raises:
             ValueError: the task is no judge task, or its label is not among its verdicts.
