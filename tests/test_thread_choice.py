@@ -104,6 +104,7 @@ def test_a_number_that_is_given_is_not_measured(tmp_path: Path, monkeypatch: pyt
         assert trainer.parts.thread_choice is None
 
 
+@pytest.mark.slow
 def test_the_command_asks_openmp_not_to_spin_before_torch_is_loaded() -> None:
     """GNU's OpenMP, which torch brings, prints what it was told when it is loaded."""
     code = (
