@@ -21,11 +21,12 @@ FAST = "not slow and not model and not vllm"
 ALL_SLOW = re.compile(r"^pytestmark = .*\bmark\.slow\b", re.MULTILINE)
 
 
-settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("local", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
-"""No deadlines: a loaded machine is no failure. CI draws the same examples every time, so that red means a change; at
-a desk they are drawn anew, and what fails is kept in .hypothesis."""
+"""Fifty examples each, where a test does not say otherwise. No deadlines: a loaded machine is no failure. CI draws the
+same examples every time, so that red means a change; at a desk they are drawn anew, and what fails is kept in
+.hypothesis."""
 
 
 def pytest_configure() -> None:

@@ -26,10 +26,15 @@ MODULES = {name_of(path): path for package in PACKAGES for path in (ROOT / packa
 
 
 @cache
+def body_of(module: str) -> list[ast.stmt]:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8")).body
+
+
+@cache
 def imported(module: str, *, later: bool) -> frozenset[str]:
     """Modules that a module imports by name; with `later`, also those inside functions."""
     found: set[str] = set()
-    for node in _imports(ast.parse(MODULES[module].read_text(encoding="utf-8")).body, later):
+    for node in _imports(body_of(module), later):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif node.module is not None:
@@ -42,7 +47,7 @@ def _imports(body: list[ast.stmt], later: bool) -> Iterator[ast.Import | ast.Imp
     for node in body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             continue
         elif later or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for name in ("body", "orelse", "finalbody", "handlers"):

@@ -74,6 +74,7 @@ def test_what_is_refused_is_named_and_the_exit_code_says_so(file: Path, capsys: 
     assert "as the model will see them" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [

@@ -156,6 +156,7 @@ def test_help_for_a_preset_shows_its_own_values() -> None:
     assert "n: outputs per task. [at least 1, at most 1024]" in shown
 
 
+@pytest.mark.slow
 def test_help_and_listing_do_not_load_torch(tmp_path: Path) -> None:
     """Start-up time is imports: torch and transformers must not be among them."""
     blocked = tmp_path / "blocked"
@@ -172,6 +173,7 @@ def test_help_and_listing_do_not_load_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_stack_trace(tmp_path: Path) -> None:
     line = f"{sys.executable} -m workbench run --help | head -1"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)

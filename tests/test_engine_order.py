@@ -19,6 +19,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("order")
 
 
+@pytest.mark.slow
 def test_every_update_lies_between_sleep_and_wake_and_its_weights_are_taken_before_anything_is_sampled(
     base: Path, tmp_path: Path
 ) -> None:

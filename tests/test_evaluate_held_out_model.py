@@ -19,6 +19,8 @@ from spark_kernel.test_time.verdict_probability import spellings, verdict_openin
 from tests.helpers.scripted_engine import LocalScorer
 from tests.helpers.tiny_models import save_talkative_llama
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS = [ArithmeticSource().problem(index) for index in range(6)]
 LENGTHS = RolloutSection(max_new_tokens=24, verdict_max_new_tokens=24, max_prompt_tokens=1500)
 

@@ -47,6 +47,12 @@ def series(view: RunView) -> RoundSeries:
     return view.series()
 
 
+@pytest.fixture(scope="module")
+def drawn(series: RoundSeries) -> dict[str, go.Figure]:
+    """The dashboard, for tests that only read it: drawing it takes most of a second."""
+    return make_dashboard(series)
+
+
 def shown(figure: go.Figure) -> list[Any]:
     """The traces that a person can see."""
     return [trace for trace in figure.data if trace.visible is not False and trace.name]
@@ -82,8 +88,8 @@ def prefix(series: RoundSeries, last: int) -> RoundSeries:
     )
 
 
-def test_points_are_the_numbers_of_the_rows(view: RunView, series: RoundSeries) -> None:
-    figures = make_dashboard(series)
+def test_points_are_the_numbers_of_the_rows(view: RunView, drawn: dict[str, go.Figure]) -> None:
+    figures = drawn
     assert tuple(figures) == PANELS
     solve = [row for row in ask(view.reader, "accuracy") if row["kind"] == "solve"]
     line = named(figures["accuracy"], "training problems")
@@ -142,8 +148,8 @@ def test_a_band_closes_around_the_interval_and_breaks_where_there_is_none(series
     assert list(band.y) == [0.6, 0.7, 0.5, 0.4, None, 0.9, 0.7]
 
 
-def test_hover_tells_interval_and_n(series: RoundSeries) -> None:
-    figures = make_dashboard(series)
+def test_hover_tells_interval_and_n(series: RoundSeries, drawn: dict[str, go.Figure]) -> None:
+    figures = drawn
     line = series.kind_line("solve", "problem")
     assert line is not None
     text = named(figures["accuracy"], "training problems").text[0]
@@ -153,8 +159,8 @@ def test_hover_tells_interval_and_n(series: RoundSeries) -> None:
     assert "nearly always the same verdict" in named(figures["judge"], "training, of answers", 2).text[-1]
 
 
-def test_held_out_and_training_differ_by_more_than_colour(series: RoundSeries) -> None:
-    for figure in make_dashboard(series).values():
+def test_held_out_and_training_differ_by_more_than_colour(drawn: dict[str, go.Figure]) -> None:
+    for figure in drawn.values():
         for trace in shown(figure):
             if trace.name.startswith("held-out"):
                 assert trace.line.dash == "dash"
@@ -166,18 +172,16 @@ def test_held_out_and_training_differ_by_more_than_colour(series: RoundSeries) -
                 assert GREY in (trace.line.color, trace.marker.color)
 
 
-def test_axes_have_titles_units_and_shares_as_percent(series: RoundSeries) -> None:
-    for name, figure in make_dashboard(series).items():
+def test_axes_have_titles_units_and_shares_as_percent(drawn: dict[str, go.Figure]) -> None:
+    for name, figure in drawn.items():
         axes = [figure.layout[key] for key in figure.layout.to_plotly_json() if key.startswith("yaxis")]
         assert all(axis.title.text for axis in axes), name
         titles = [figure.layout[key].title.text for key in figure.layout.to_plotly_json() if key.startswith("xaxis")]
         assert titles[-1] == "round"
         assert figure.layout.title.text
-    units = " ".join(str(a.title.text) for n in ("optimizer", "cost") for a in _y_axes(make_figure(n, series)))
+    units = " ".join(str(a.title.text) for n in ("optimizer", "cost") for a in _y_axes(drawn[n]))
     assert all(unit in units for unit in ("nats", "seconds", "tokens", "GiB"))
-    assert all(
-        axis.tickformat == ".0%" for n in ("accuracy", "judge", "groups") for axis in _y_axes(make_figure(n, series))
-    )
+    assert all(axis.tickformat == ".0%" for n in ("accuracy", "judge", "groups") for axis in _y_axes(drawn[n]))
 
 
 def _y_axes(figure: go.Figure) -> list[Any]:
@@ -291,14 +295,16 @@ def points_by_name(figure: go.Figure) -> dict[str, Any]:
     return {trace.meta: (trace.x, trace.y, trace.text, trace.visible) for trace in figure.data if trace.meta}
 
 
-@pytest.mark.parametrize("widget", [go.Figure, go.FigureWidget])
-def test_an_added_trace_shifts_nothing_on_the_dashboard(series: RoundSeries, widget: Any) -> None:
+@pytest.mark.parametrize("widget", [go.Figure, pytest.param(go.FigureWidget, marks=pytest.mark.slow)])
+def test_an_added_trace_shifts_nothing_on_the_dashboard(
+    series: RoundSeries, drawn: dict[str, go.Figure], widget: Any
+) -> None:
     for name in PANELS:
         figure = widget(make_figure(name, EMPTY))
         put_first(figure)
         update_figure(name, figure, series)
         mark_round(figure, 7)
-        assert points_by_name(figure) == points_by_name(make_figure(name, series))
+        assert points_by_name(figure) == points_by_name(drawn[name])
         mine, mark = figure.data[0], figure.layout.shapes
         assert (mine.name, mine.x, mine.y, mine.customdata) == ("mine", (0,), (0.5,), (0,))
         assert [shape.x0 for shape in mark] == [3, 7]
@@ -341,8 +347,8 @@ def test_an_added_row_leaves_every_trace_in_its_own(series: RoundSeries) -> None
     assert titles(figure)["new: line"] == "something new"
 
 
-def test_traces_of_a_figure_have_names_of_their_own(series: RoundSeries) -> None:
-    for figure in make_dashboard(series).values():
+def test_traces_of_a_figure_have_names_of_their_own(drawn: dict[str, go.Figure]) -> None:
+    for figure in drawn.values():
         names = [trace.meta for trace in figure.data]
         assert all(names)
         assert len(set(names)) == len(names)

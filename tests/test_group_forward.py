@@ -99,6 +99,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "form", "lora"), CASES, ids=["tied", "block", "apart", "lora-padded"])
 @pytest.mark.usefixtures("one_rank")
 def test_sharded_it_computes_the_same(folders: dict[str, Path], name: str, form: PrefixForm, lora: LoraSection) -> None:

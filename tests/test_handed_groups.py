@@ -45,6 +45,7 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trainer.parts.learner.policy.network.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_an_update_trains_on_what_it_is_handed(base: Path, tmp_path: Path) -> None:
     """An oracle by another way: the same learner called on the edited groups without a trainer."""
     with start(base, tmp_path / "a") as trainer:

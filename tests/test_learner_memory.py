@@ -103,6 +103,7 @@ def test_the_estimate_is_near_what_a_pass_takes() -> None:
     assert 0.5 < estimated / measured < 2.0
 
 
+@pytest.mark.slow
 def test_the_plan_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much memory there is when the run is resumed or forked, it is cut as it was when it began."""
     config = tiny_config(tmp_path, learner__micro_batch_tokens=None, rollout__batch_size=None, rounds=1)

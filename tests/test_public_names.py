@@ -36,6 +36,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_reading_a_run_or_a_configuration_does_not_need_torch() -> None:
     done = alone(
         "import sys; from spark_kernel import RunConfig, RunReader, RunState, load_config; load_config('quickstart')\n"

@@ -62,7 +62,7 @@ def ids_of(name: str, text: str) -> list[int]:
 texts = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(" é語😀word")), max_size=120)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(TOKENIZERS)), texts)
 def test_text_comes_out_whole_and_never_broken(name: str, text: str) -> None:
     pieces, whole = pieces_of(name, ids_of(name, text))
@@ -72,7 +72,7 @@ def test_text_comes_out_whole_and_never_broken(name: str, text: str) -> None:
         assert not any("\ufffd" in piece for piece in pieces)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(st.integers(0, 255), st.integers(128, 255)), max_size=3 * WINDOW))
 def test_bytes_that_are_no_text_come_out_as_in_the_whole_output(ids: list[int]) -> None:
     pieces, whole = pieces_of("bytes", ids)

@@ -455,6 +455,7 @@ def test_runs_are_listed_and_broken_ones_explained(recorded: Path, fresh: RunWri
 # Reading while it is written -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_readers_see_whole_rounds_while_rounds_come_and_go(fresh: RunWriter) -> None:
     """A writer goes forth and back while readers look: every answer is a prefix of the run."""
     stop = threading.Event()

@@ -680,6 +680,7 @@ def limited(path: str, results: str) -> None:
     Path(results).write_text(json.dumps(messages))
 
 
+@pytest.mark.slow
 def test_a_size_limit_is_said_and_leaves_what_was_recorded(run: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     process = multiprocessing.get_context("spawn").Process(target=limited, args=(str(run), str(results)))

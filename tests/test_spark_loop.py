@@ -24,6 +24,7 @@ def recipe() -> dict[str, Any]:
     return runpy.run_path(str(RECIPE))
 
 
+@pytest.mark.slow
 def test_two_rounds_equal_the_trainers(recipe: dict[str, Any], tmp_path: Path) -> None:
     config = tiny_config(tmp_path, rounds=2, evaluation__every=0)
     made: dict[tuple[int, Period], tuple[Any, Any]] = {}

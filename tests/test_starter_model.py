@@ -111,6 +111,7 @@ def test_generation_settings_sample_the_plain_distribution_and_stop_at_the_end_t
 # The tokenizer
 
 
+@pytest.mark.slow
 def test_the_auto_class_reads_texts_as_the_file_says(tokenizer, tasks):
     """A class mapped from the model type would bring its own splitting rules."""
     bare = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
@@ -119,20 +120,20 @@ def test_the_auto_class_reads_texts_as_the_file_says(tokenizer, tasks):
 
 
 @given(st.text())
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_any_text_survives_a_round_trip(tokenizer, text):
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == text
 
 
 @given(st.text(alphabet=" 0123456789\n\\boxed{}<>/_answer.,+-=*vs"))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_text_like_the_models_own_survives_a_round_trip(tokenizer, text):
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
 @given(st.text().filter(lambda text: not any(special in text for special in SPECIAL)))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_no_text_without_its_very_name_becomes_a_special_token(tokenizer, text):
     assert not set(tokenizer(text)["input_ids"]) & set(tokenizer.all_special_ids)
 
@@ -264,6 +265,7 @@ def test_labels_are_balanced(tasks):
         assert abs(share - 0.5) < 2.6 * (0.25 / len(labels)) ** 0.5  # 99 % of fair coins
 
 
+@pytest.mark.slow
 def test_no_demonstration_is_made_of_a_held_out_problem():
     data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
     for draw, source in (
@@ -377,6 +379,7 @@ def test_the_script_writes_the_same_bytes_twice(tmp_path):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_the_shipped_tokenizer_is_the_one_the_script_makes():
     made = json.loads(make_starter.make_tokenizer(make_starter.SEED).to_str())
     shipped = json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))

@@ -190,6 +190,7 @@ def without(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in names} for row in rows]
 
 
+@pytest.mark.slow
 def test_views_show_another_suite_and_leave_the_run_s_own_as_it_was(run: Path) -> None:
     before, view = RunView(recorded_run()), RunView(run)
     assert view.suites() == (HELD_OUT, OTHER_SUITE)

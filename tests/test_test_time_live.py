@@ -124,6 +124,7 @@ def test_a_stop_ends_the_chain_without_further_events():
     assert [type(event) for event in events] == [StepStarted, TextDelta, StepFinished, StepStarted]
 
 
+@pytest.mark.slow
 def test_a_real_model_streams_the_chain_that_it_samples(tmp_path):
     policy = load_policy(ModelSection(path=str(save_talkative_llama(tmp_path, seed=3))))
     engine, encode = TransformersEngine(policy), policy.encoder.text_ids

@@ -144,6 +144,7 @@ def test_answers_found_equal_in_pairs_share_a_label_and_what_cannot_be_compared_
     assert len(asked) == 5 * 4 // 2 + 1  # every pair of different spellings once
 
 
+@pytest.mark.slow
 def test_mathematical_equality_goes_through_worker_processes():
     with VerifierPool(1, 20.0, 1.0) as pool:
         assert label_by_mathematics(pool.score)(MATHS) == [(0, 0, 1, None, 0, 1), (0, 1, 0)]

@@ -72,7 +72,7 @@ def spellings(value: Fraction) -> list[str]:
 
 
 @given(RATIONALS, st.data())
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_a_number_in_any_dress_is_itself_and_no_other(value: Fraction, data: st.DataObject) -> None:
     other = data.draw(
         st.sampled_from([value + 1, -value, value * 10, value + Fraction(1, 7), 1 / value if value else 1])
@@ -153,7 +153,7 @@ def test_a_value_equals_its_own_spellings_and_no_other_value() -> None:
 
 
 @given(st.sampled_from(range(len(VALUES))), st.sampled_from(range(len(VALUES))), st.data())
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_any_value_in_any_dress(place: int, other: int, data: st.DataObject) -> None:
     gold, text = (data.draw(st.sampled_from(VALUES[index])) for index in (place, other))
     dresses = data.draw(st.lists(st.sampled_from(OUTSIDE), max_size=3, unique=True))
@@ -169,7 +169,7 @@ def test_any_value_in_any_dress(place: int, other: int, data: st.DataObject) -> 
         st.sampled_from([*"{}[]()$\\|_^,12ax", r"\text{", r"\frac", r"\boxed{", "**", "½", "（"]), max_size=20
     ).map("".join)
 )
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_undressing_ends_and_what_it_leaves_is_undressed(text: str) -> None:
     once = undress(text)
     assert undress(once) == once or len(text) > 16, "a dress of more layers than are looked for"
@@ -178,7 +178,7 @@ def test_undressing_ends_and_what_it_leaves_is_undressed(text: str) -> None:
 
 
 @given(st.sampled_from(["integer", "numeric", "math"]), st.integers(-(10**12), 10**12), st.data())
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_the_short_way_says_what_the_long_way_says(name: str, value: int, data: st.DataObject) -> None:
     """Bare digits are compared as text; with a sign, a space and a plus the same number goes through the reader."""
     other = data.draw(st.sampled_from([value, value + 1, -value]))

@@ -86,7 +86,7 @@ def exact_pairs(inner: st.SearchStrategy[Pair]) -> st.SearchStrategy[Pair]:
 
 
 @given(st.recursive(st.integers(0, 30).map(lambda n: (str(n), sympy.Integer(n))), exact_pairs, max_leaves=8))
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_exact_values_are_sympys(pair: Pair) -> None:
     text, theirs = pair
     assert rational(formula(text)) == Fraction(int(theirs.p), int(theirs.q))
@@ -167,7 +167,7 @@ def inside(value: Fraction, parts: list[tuple[int, int, bool, bool]]) -> bool:
 
 
 @given(PARTS, PARTS)
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_sets_of_numbers_have_the_right_members(one: list, other: list) -> None:
     a, b = region(one), region(other)
     for value in SAMPLES:
@@ -179,7 +179,7 @@ def test_sets_of_numbers_have_the_right_members(one: list, other: list) -> None:
 
 
 @given(PARTS)
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_a_set_written_in_either_way_is_read_back(parts: list) -> None:
     found = region(parts)
     if not found.parts or any(part.low == part.high for part in found.parts):
