@@ -21,11 +21,11 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig, LlamaForCausalLM
 
 SEED = 20240817
-STEPS = 1100
+STEPS = 600
 WEIGHTS = {
-    "solve": 0.05, "pointwise": 0.07, "pairwise": 0.04, "reflection": 0.03,
-    "puzzle-solve": 0.24, "puzzle-pointwise": 0.13, "puzzle-pairwise": 0.06, "puzzle-reflection": 0.1,
-    "sums": 0.17, "compare": 0.06, "facts": 0.05,
+    "solve": 0.05, "pointwise": 0.05, "pairwise": 0.03, "reflection": 0.02,
+    "puzzle-solve": 0.22, "puzzle-pointwise": 0.2, "puzzle-pairwise": 0.06, "puzzle-reflection": 0.12,
+    "sums": 0.13, "compare": 0.04, "facts": 0.08,
 }  # fmt: skip
 """Share of each kind of demonstration."""
 WORD_WEIGHTS = {
@@ -42,20 +42,29 @@ THREADS = 1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
+    parser.add_argument("--start", type=Path, help="a starter's folder to go on from, tokenizer included")
     parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: what the release used)")
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
-    make(arguments.out, steps=arguments.steps, seed=arguments.seed)
+    make(arguments.out, steps=arguments.steps, seed=arguments.seed, start=arguments.start)
 
 
-def make(out: Path, *, steps: int, seed: int, weights: Mapping[str, float] = WEIGHTS) -> None:
-    """Train a starter from nothing and save it to a folder that transformers loads as it is."""
+def make(
+    out: Path, *, steps: int, seed: int, start: Path | None = None, weights: Mapping[str, float] = WEIGHTS
+) -> None:
+    """Train a starter, from nothing or from `start`, and save it to a folder that transformers loads as it is."""
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
     data = Demonstrations(seed, weights)
-    tokenizer = make_tokenizer(seed)
-    model = new_model(tokenizer, Shape(), seed)
-    train(model, tokenizer, data, Schedule(steps=steps))
+    if start is None:
+        tokenizer = make_tokenizer(seed)
+        model = new_model(tokenizer, Shape(), seed)
+        schedule = Schedule(steps=steps)
+    else:
+        tokenizer = Tokenizer.from_file(str(start / "tokenizer.json"))
+        model = LlamaForCausalLM.from_pretrained(start, local_files_only=True)
+        schedule = Schedule(steps=steps, matrix_rate=5e-3, vector_rate=2.5e-3)
+    train(model, tokenizer, data, schedule)
     save(model, tokenizer, out)
 
 
