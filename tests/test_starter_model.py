@@ -27,8 +27,9 @@ from spark_kernel.records import Kind, Origin, Parse, View
 from spark_kernel.verify import VerifyRequest, score_request
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "spark_kernel" / "models" / "starter"
-DOCUMENT = ROOT / "docs" / "starter-model.md"
+FIRST = ROOT / "spark_kernel" / "models" / "starter"
+FOLDER = ROOT / "spark_kernel" / "models" / "starter_2"
+DOCUMENT = ROOT / "docs" / "starter-2-model.md"
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import make_starter  # noqa: E402
@@ -46,7 +47,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def examples():
-    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
+    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.SECOND.weights)
     return [data.demonstration(index) for index in range(3000)]
 
 
@@ -63,7 +64,7 @@ def about_chains(tasks):
 @pytest.fixture(scope="module")
 def about_puzzles(examples):
     """Demonstrations with the puzzles they are about."""
-    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
+    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.SECOND.weights)
     return [
         (example, data.puzzle(index))
         for index, example in enumerate(examples)
@@ -265,7 +266,7 @@ def test_labels_are_balanced(tasks):
 
 
 def test_no_demonstration_is_made_of_a_held_out_problem():
-    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
+    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.SECOND.weights)
     for draw, source in (
         (data.problem, ArithmeticSource(seed=make_starter.SEED)),
         (data.puzzle, PuzzlesSource(seed=make_starter.SEED)),
@@ -282,11 +283,13 @@ def test_a_task_prompt_is_the_one_the_kernel_builds():
     assert data.demonstration(11).user == build.solve_task(problem, seed=3, round=11).messages[0].text
 
 
-def test_the_demonstrations_are_still_those_of_the_shipped_model():
-    """A change of prompts or problems that fails here makes the script's model another one than the frozen one."""
-    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
+@pytest.mark.parametrize(("recipe", "digest"), [("starter", "2b282ce3e0fd"), ("starter-2", "b218aed8314b")])
+def test_the_demonstrations_are_still_those_of_the_shipped_models(recipe, digest):
+    """A change of prompts or problems that fails here makes the script's models others than the frozen ones."""
+    chosen = make_starter.RECIPES[recipe]
+    data = demonstrations.Demonstrations(make_starter.SEED, chosen.weights, chosen.form)
     shown = [data.demonstration(index) for index in range(1000)]
-    assert content_hash(*(d.user + d.response for d in shown)) == "2b282ce3e0fd"
+    assert content_hash(*(d.user + d.response for d in shown)) == digest
 
 
 def test_wrong_candidates_are_wrong_and_look_like_work():
@@ -365,23 +368,24 @@ def test_muon_in_float32_takes_the_steps_of_torchs_own(shape):
 
 
 @pytest.mark.slow
-def test_the_script_writes_the_same_bytes_twice(tmp_path):
+@pytest.mark.parametrize("recipe", make_starter.RECIPES)
+def test_the_script_writes_the_same_bytes_twice(tmp_path, recipe):
     for name in ("one", "two"):
         command = [sys.executable, str(ROOT / "scripts" / "make_starter.py"), "--out", str(tmp_path / name)]
-        subprocess.run(
-            [*command, "--steps", "3"], check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
+        command += ["--steps", "3", "--recipe", recipe]
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     files = sorted(file.name for file in (tmp_path / "one").iterdir())
     assert files == sorted(file.name for file in (tmp_path / "two").iterdir())
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 
-def test_the_shipped_tokenizer_is_the_one_the_script_makes():
+def test_the_shipped_tokenizers_are_the_one_the_script_makes():
     made = json.loads(make_starter.make_tokenizer(make_starter.SEED).to_str())
-    shipped = json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
-    assert shipped["model"] == made["model"]
-    assert shipped["pre_tokenizer"] == made["pre_tokenizer"]
+    for folder in (FIRST, FOLDER):
+        shipped = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        assert shipped["model"] == made["model"]
+        assert shipped["pre_tokenizer"] == made["pre_tokenizer"]
 
 
 def _documented(subject: str, figure: str) -> tuple[float, float]:
@@ -392,7 +396,7 @@ def _documented(subject: str, figure: str) -> tuple[float, float]:
         if cells and cells[0] == figure:
             low, high = cells[2].split(" to ")
             return float(low), float(high)
-    raise AssertionError(f"docs/starter-model.md has no line for {figure!r} of {subject}")
+    raise AssertionError(f"docs/starter-2-model.md has no line for {figure!r} of {subject}")
 
 
 def _satisfies(answer: str, problem) -> bool:

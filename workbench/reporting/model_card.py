@@ -253,7 +253,7 @@ def _example(card: Card) -> str:
         return _python(lines)
     base = card.base
     name = f'"{base.reference}"' if base.on_hub else f'"{base.name}"  # the folder that holds the base model'
-    if base.name == "builtin:starter":
+    if base.name.startswith("builtin:"):
         name = f'resolve_model("{base.name}")'
     options = f'"{base.revision}"' if base.revision else ""
     keywords = (f", revision={options}" if options else "") + (f', gguf_file="{base.gguf}"' if base.gguf else "")
