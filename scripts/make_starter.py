@@ -1,9 +1,10 @@
-"""Make a built-in starter model: training on generated demonstrations, of the first one from nothing.
+"""Make the built-in starter model from nothing, or go on from it with puzzles.
 
-OMP_NUM_THREADS=1 python scripts/make_starter.py --out /tmp/starter-2
+OMP_NUM_THREADS=1 python scripts/make_starter.py --out spark_kernel/models/starter
+OMP_NUM_THREADS=1 python scripts/make_starter.py --recipe puzzles --out /tmp/puzzles
 
-One seed decides everything; the same machine and versions give the same bytes. docs/starter-model.md and
-docs/starter-2-model.md say what the demonstrations are, how long this takes and what the results can do.
+One seed decides everything; the same machine and versions give the same bytes. docs/starter-model.md says what the
+demonstrations are, how long this takes and what the results can do (measured by scripts/measure_starter.py).
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ class Recipe:
 
 
 # Little solving, for every kind works its problem out.
-FIRST = Recipe(
+STARTER = Recipe(
     {"solve": 0.12, "pointwise": 0.2, "pairwise": 0.14, "reflection": 0.08, "sums": 0.3, "compare": 0.16},
     FIRST_FORM,
     Schedule(steps=900, matrix_rate=1e-2, vector_rate=5e-3, micro_batch_tokens=4096, muon="torch"),
 )
-SECOND = Recipe(
+PUZZLES = Recipe(
     {
         "solve": 0.05, "pointwise": 0.05, "pairwise": 0.03, "reflection": 0.02,
         "puzzle-solve": 0.22, "puzzle-pointwise": 0.2, "puzzle-pairwise": 0.06, "puzzle-reflection": 0.12,
@@ -58,7 +59,7 @@ SECOND = Recipe(
     Schedule(steps=600, matrix_rate=5e-3, vector_rate=2.5e-3),
     Path(__file__).parent.parent / "spark_kernel" / "models" / "starter",
 )  # fmt: skip
-RECIPES = {"starter": FIRST, "starter-2": SECOND}
+RECIPES = {"starter": STARTER, "puzzles": PUZZLES}
 WORD_WEIGHTS = {"solve": 0.2, "pointwise": 0.1, "pairwise": 0.08, "reflection": 0.07, "sums": 0.43, "compare": 0.12}
 """Shares for the texts that the tokenizer's words come from, so that they do not move with the first recipe's."""
 WORD_TOKENS = 400
@@ -69,8 +70,8 @@ THREADS = 1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
-    parser.add_argument("--recipe", choices=RECIPES, default="starter-2", help="which one (default: starter-2)")
-    parser.add_argument("--steps", type=int, help="optimizer steps (default: what the release used)")
+    parser.add_argument("--recipe", choices=RECIPES, default="starter", help="which one (default: the one that ships)")
+    parser.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
     recipe = RECIPES[arguments.recipe]

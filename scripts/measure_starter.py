@@ -1,4 +1,4 @@
-"""Measure a model folder on held-out puzzles and chains: the figures of docs/starter-2-model.md, as a table or as JSON.
+"""Measure a model folder on held-out puzzles and chains: the figures of docs/starter-model.md, as a table or as JSON.
 
 OMP_NUM_THREADS=1 python scripts/measure_starter.py spark_kernel/models/starter
 """

@@ -21,7 +21,7 @@ from spark_kernel.errors import ModelError
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.grouped_attention import use_grouped_attention
 
-BUILT_IN = {"builtin:starter": "starter", "builtin:starter-2": "starter_2"}
+BUILT_IN = {"builtin:starter": "starter"}
 FEWEST_FOR_BFLOAT16 = 5_000_000
 """Parameters from which a CPU with bfloat16 instructions is faster in bfloat16 (docs/sampling.md)."""
 

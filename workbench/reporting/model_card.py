@@ -253,7 +253,7 @@ def _example(card: Card) -> str:
         return _python(lines)
     base = card.base
     name = f'"{base.reference}"' if base.on_hub else f'"{base.name}"  # the folder that holds the base model'
-    if base.name.startswith("builtin:"):
+    if base.name == "builtin:starter":
         name = f'resolve_model("{base.name}")'
     options = f'"{base.revision}"' if base.revision else ""
     keywords = (f", revision={options}" if options else "") + (f', gguf_file="{base.gguf}"' if base.gguf else "")
