@@ -1,9 +1,10 @@
-"""Make the built-in starter model: a tokenizer, a small Llama and its training on generated demonstrations.
+"""Make the built-in starter model from nothing, or go on from it with puzzles.
 
 OMP_NUM_THREADS=1 python scripts/make_starter.py --out spark_kernel/models/starter
+OMP_NUM_THREADS=1 python scripts/make_starter.py --recipe puzzles --out /tmp/puzzles
 
 One seed decides everything; the same machine and versions give the same bytes. docs/starter-model.md says what the
-demonstrations are, how long this takes and what the result can do (measured by scripts/measure_starter.py).
+demonstrations are, how long this takes and what the results can do (measured by scripts/measure_starter.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,20 +22,46 @@ from starter.training import Schedule, Shape, new_model, train
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, LlamaForCausalLM
 
+from spark_kernel.problems.held_out import CANONICAL_FORM, FIRST_FORM
+
 SEED = 20240817
-STEPS = 1100
-WEIGHTS = {
-    "solve": 0.05, "pointwise": 0.07, "pairwise": 0.04, "reflection": 0.03,
-    "puzzle-solve": 0.24, "puzzle-pointwise": 0.13, "puzzle-pairwise": 0.06, "puzzle-reflection": 0.1,
-    "sums": 0.17, "compare": 0.06, "facts": 0.05,
-}  # fmt: skip
-"""Share of each kind of demonstration."""
-WORD_WEIGHTS = {
-    "solve": 0.1, "pointwise": 0.1, "pairwise": 0.08, "reflection": 0.07,
-    "puzzle-solve": 0.2, "puzzle-pointwise": 0.1, "puzzle-pairwise": 0.08, "puzzle-reflection": 0.07,
-    "sums": 0.15, "compare": 0.05,
-}  # fmt: skip
-"""The same for the texts that the tokenizer's words come from, so that they do not move with the mixture above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a starter is made of.
+
+    Attributes:
+        weights: share of each kind of demonstration.
+        form: of the canonical text, by which problems are held out.
+        start: the folder of the starter that it goes on from, tokenizer included; none: from nothing.
+    """
+
+    weights: Mapping[str, float]
+    form: int
+    schedule: Schedule
+    start: Path | None = None
+
+
+# Little solving, for every kind works its problem out.
+STARTER = Recipe(
+    {"solve": 0.12, "pointwise": 0.2, "pairwise": 0.14, "reflection": 0.08, "sums": 0.3, "compare": 0.16},
+    FIRST_FORM,
+    Schedule(steps=900, matrix_rate=1e-2, vector_rate=5e-3, micro_batch_tokens=4096, muon="torch"),
+)
+PUZZLES = Recipe(
+    {
+        "solve": 0.05, "pointwise": 0.05, "pairwise": 0.03, "reflection": 0.02,
+        "puzzle-solve": 0.22, "puzzle-pointwise": 0.2, "puzzle-pairwise": 0.06, "puzzle-reflection": 0.12,
+        "sums": 0.13, "compare": 0.04, "facts": 0.08,
+    },
+    CANONICAL_FORM,
+    Schedule(steps=600, matrix_rate=5e-3, vector_rate=2.5e-3),
+    Path(__file__).parent.parent / "spark_kernel" / "models" / "starter",
+)  # fmt: skip
+RECIPES = {"starter": STARTER, "puzzles": PUZZLES}
+WORD_WEIGHTS = {"solve": 0.2, "pointwise": 0.1, "pairwise": 0.08, "reflection": 0.07, "sums": 0.43, "compare": 0.12}
+"""Shares for the texts that the tokenizer's words come from, so that they do not move with the first recipe's."""
 WORD_TOKENS = 400
 PROSE = Path(__file__).parent / "starter" / "prose.txt"
 THREADS = 1
@@ -42,26 +70,34 @@ THREADS = 1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: what the release used)")
+    parser.add_argument("--recipe", choices=RECIPES, default="starter", help="which one (default: the one that ships)")
+    parser.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
-    make(arguments.out, steps=arguments.steps, seed=arguments.seed)
+    recipe = RECIPES[arguments.recipe]
+    if arguments.steps:
+        recipe = replace(recipe, schedule=replace(recipe.schedule, steps=arguments.steps))
+    make(arguments.out, recipe, seed=arguments.seed)
 
 
-def make(out: Path, *, steps: int, seed: int, weights: Mapping[str, float] = WEIGHTS) -> None:
-    """Train a starter from nothing and save it to a folder that transformers loads as it is."""
+def make(out: Path, recipe: Recipe, *, seed: int) -> None:
+    """Train a starter and save it to a folder that transformers loads as it is."""
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
-    data = Demonstrations(seed, weights)
-    tokenizer = make_tokenizer(seed)
-    model = new_model(tokenizer, Shape(), seed)
-    train(model, tokenizer, data, Schedule(steps=steps))
+    data = Demonstrations(seed, recipe.weights, recipe.form)
+    if recipe.start is None:
+        tokenizer = make_tokenizer(seed)
+        model = new_model(tokenizer, Shape(), seed)
+    else:
+        tokenizer = Tokenizer.from_file(str(recipe.start / "tokenizer.json"))
+        model = LlamaForCausalLM.from_pretrained(recipe.start, local_files_only=True)
+    train(model, tokenizer, data, recipe.schedule)
     save(model, tokenizer, out)
 
 
 def make_tokenizer(seed: int) -> Tokenizer:
     """The tokenizer, its words learnt from the tasks among some demonstrations and from plain prose."""
-    data = Demonstrations(seed, WORD_WEIGHTS)
+    data = Demonstrations(seed, WORD_WEIGHTS, FIRST_FORM)
     tasks = [d for d in map(data.demonstration, range(4000)) if d.task]
     prose = PROSE.read_text(encoding="utf-8").splitlines()
     return train_tokenizer([prompt_text(d.user) + d.response for d in tasks] + prose * 20, WORD_TOKENS)

@@ -46,7 +46,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def examples():
-    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
+    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.PUZZLES.weights)
     return [data.demonstration(index) for index in range(3000)]
 
 
@@ -63,7 +63,7 @@ def about_chains(tasks):
 @pytest.fixture(scope="module")
 def about_puzzles(examples):
     """Demonstrations with the puzzles they are about."""
-    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
+    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.PUZZLES.weights)
     return [
         (example, data.puzzle(index))
         for index, example in enumerate(examples)
@@ -240,22 +240,22 @@ def test_labels_of_puzzles_are_what_the_verifier_says_of_the_shown_answers(about
                 assert (task.label == letter) == _satisfies(shown, problem)
 
 
-def test_every_line_of_a_check_is_true_and_only_the_last_fails(about_puzzles):
-    """By Python's own arithmetic; what the last line says is what the judgement or reflection then does."""
+def test_every_line_about_a_puzzle_is_true_and_a_check_ends_with_what_fails(about_puzzles):
+    """By Python's own arithmetic; what a check's last line says is what the judgement or reflection then does."""
     for example, _ in about_puzzles:
-        if example.task.kind is Kind.SOLVE:
-            continue
+        kind = example.task.kind
         *lines, last = [line for line in example.response.split("\n") if line not in ("correct", "not correct")]
         held = [_line_holds(line) for line in lines]
         assert lines
-        assert all(held[:-1])
-        if example.task.kind is Kind.REFLECTION:
-            shown = _shown_text(example.user, "answer")
-            assert (last == rf"\boxed{{{shown}}}") == held[-1] or not held[-1]
-        elif example.task.kind is Kind.POINTWISE:
-            assert held[-1] == (example.task.label == "Yes")
+        if kind is Kind.SOLVE:
+            assert all(held)
+        elif kind is Kind.REFLECTION:
+            kept = last == rf"\boxed{{{_shown_text(example.user, 'answer')}}}"
+            assert held.count(False) == (not kept)
+            assert held[-1], "a check that holds, or the working of another answer"
         else:
-            assert held[-1] == (example.task.label == "A")
+            assert all(held[:-1])
+            assert held[-1] == (example.task.label == ("Yes" if kind is Kind.POINTWISE else "A"))
 
 
 def test_labels_are_balanced(tasks):
@@ -267,7 +267,7 @@ def test_labels_are_balanced(tasks):
 
 @pytest.mark.slow
 def test_no_demonstration_is_made_of_a_held_out_problem():
-    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
+    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.PUZZLES.weights)
     for draw, source in (
         (data.problem, ArithmeticSource(seed=make_starter.SEED)),
         (data.puzzle, PuzzlesSource(seed=make_starter.SEED)),
@@ -284,11 +284,13 @@ def test_a_task_prompt_is_the_one_the_kernel_builds():
     assert data.demonstration(11).user == build.solve_task(problem, seed=3, round=11).messages[0].text
 
 
-def test_the_demonstrations_are_still_those_of_the_shipped_model():
-    """A change of prompts or problems that fails here makes the script's model another one than the frozen one."""
-    data = demonstrations.Demonstrations(make_starter.SEED, make_starter.WEIGHTS)
+@pytest.mark.parametrize(("recipe", "digest"), [("starter", "2b282ce3e0fd"), ("puzzles", "b218aed8314b")])
+def test_the_demonstrations_are_still_those_that_were_measured(recipe, digest):
+    """A change of prompts or problems that fails here makes the script's models others than those of the page."""
+    chosen = make_starter.RECIPES[recipe]
+    data = demonstrations.Demonstrations(make_starter.SEED, chosen.weights, chosen.form)
     shown = [data.demonstration(index) for index in range(1000)]
-    assert content_hash(*(d.user + d.response for d in shown)) == "2b282ce3e0fd"
+    assert content_hash(*(d.user + d.response for d in shown)) == digest
 
 
 def test_wrong_candidates_are_wrong_and_look_like_work():
@@ -332,15 +334,14 @@ def test_a_judgements_comparison_tells_its_verdict(about_chains):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("subject", measuring.SUBJECTS)
-def test_the_shipped_weights_solve_as_often_as_documented(subject):
+def test_the_shipped_weights_solve_as_often_as_documented():
     """150 problems x 2: the sample's interval must meet the documented one."""
     torch.set_num_threads(1)
     model, tokenizer = measuring.load(FOLDER)
-    problems = {p.id: p for p in measuring.held_out_problems(150, 101, subject)}
+    problems = {p.id: p for p in measuring.held_out_problems(150, 101, "chains")}
     tasks = [build.solve_task(p, seed=101, round=k) for p in problems.values() for k in range(2)]
     found = measuring.rate("solve", measuring.sample(model, tokenizer, tasks, problems, seed=1))
-    low, high = _documented(subject, "solved, sampled at temperature 1")
+    low, high = _documented("solved, sampled at temperature 1")
     assert found.low <= high
     assert found.high >= low
 
@@ -367,12 +368,12 @@ def test_muon_in_float32_takes_the_steps_of_torchs_own(shape):
 
 
 @pytest.mark.slow
-def test_the_script_writes_the_same_bytes_twice(tmp_path):
+@pytest.mark.parametrize("recipe", make_starter.RECIPES)
+def test_the_script_writes_the_same_bytes_twice(tmp_path, recipe):
     for name in ("one", "two"):
         command = [sys.executable, str(ROOT / "scripts" / "make_starter.py"), "--out", str(tmp_path / name)]
-        subprocess.run(
-            [*command, "--steps", "3"], check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
+        command += ["--steps", "3", "--recipe", recipe]
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     files = sorted(file.name for file in (tmp_path / "one").iterdir())
     assert files == sorted(file.name for file in (tmp_path / "two").iterdir())
     for file in files:
@@ -387,15 +388,13 @@ def test_the_shipped_tokenizer_is_the_one_the_script_makes():
     assert shipped["pre_tokenizer"] == made["pre_tokenizer"]
 
 
-def _documented(subject: str, figure: str) -> tuple[float, float]:
-    """The interval of a figure, from the table of a subject."""
-    _, _, table = DOCUMENT.read_text(encoding="utf-8").partition(f"| {subject}: figure |")
-    for line in table.split("\n\n")[0].splitlines():
+def _documented(figure: str) -> tuple[float, float]:
+    for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if cells and cells[0] == figure:
             low, high = cells[2].split(" to ")
             return float(low), float(high)
-    raise AssertionError(f"docs/starter-model.md has no line for {figure!r} of {subject}")
+    raise AssertionError(f"docs/starter-model.md has no line for {figure!r}")
 
 
 def _satisfies(answer: str, problem) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spark_kernel.keyed_random import keyed_random
-from spark_kernel.problems import held_out
 from spark_kernel.problems.arithmetic import ArithmeticSource
+from spark_kernel.problems.held_out import CANONICAL_FORM, is_held_out
 from spark_kernel.problems.puzzles.source import PuzzlesSource
 from spark_kernel.problems.source import ProblemSource
 from spark_kernel.records import Problem
@@ -33,9 +33,11 @@ class Demonstrations:
         seed: together with the index it determines a demonstration.
         weights: share of each kind: "solve", "pointwise", "pairwise", "reflection", the same with "puzzle-" before
             them, "sums", "compare", "facts".
+        form: of the canonical text: what it holds out is never shown.
     """
 
-    def __init__(self, seed: int, weights: Mapping[str, float]) -> None:
+    def __init__(self, seed: int, weights: Mapping[str, float], form: int = CANONICAL_FORM) -> None:
+        self._form = form
         self._seed = seed
         self._kinds = tuple(weights)
         self._weights = tuple(weights.values())
@@ -54,21 +56,15 @@ class Demonstrations:
 
     def problem(self, index: int) -> Problem:
         """The chain at an index: the first of its own run of candidates that is not held out."""
-        return _first_to_train_on(self._chains, index)
+        return self._first_to_train_on(self._chains, index)
 
     def puzzle(self, index: int) -> Problem:
         """The puzzle at an index, found in the same way."""
-        return _first_to_train_on(self._puzzles, index)
+        return self._first_to_train_on(self._puzzles, index)
 
-
-def is_held_out(problem: Problem) -> bool:
-    """Whether a problem belongs to the held-out bucket that the starter was made without."""
-    return held_out.is_held_out(problem, HELD_OUT_FRACTION, held_out.CANONICAL_FORM)
-
-
-def _first_to_train_on(source: ProblemSource, index: int) -> Problem:
-    for attempt in range(1000):
-        problem = source.problem(index * 1000 + attempt)
-        if not is_held_out(problem):
-            return problem
-    raise RuntimeError("1000 held-out problems in a row: the held-out rule refuses too much.")
+    def _first_to_train_on(self, source: ProblemSource, index: int) -> Problem:
+        for attempt in range(1000):
+            problem = source.problem(index * 1000 + attempt)
+            if not is_held_out(problem, HELD_OUT_FRACTION, self._form):
+                return problem
+        raise RuntimeError("1000 held-out problems in a row: the held-out rule refuses too much.")

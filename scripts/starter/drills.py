@@ -38,11 +38,16 @@ def compare_drill(rng: Random) -> Demonstration:
 
 
 def facts_drill(rng: Random) -> Demonstration:
-    """Remainders and orders of size, as checks of number puzzles write them."""
+    """Quotients, remainders and orders of size, as puzzles need them."""
     pieces = []
     for _ in range(LINES):
         value = rng.randint(0, LARGEST)
-        if rng.random() < 0.5:
+        kind = rng.choice(("quotient", "remainder", "order"))
+        if kind == "quotient":
+            by = rng.randint(2, 9)
+            result = rng.randint(1, LARGEST // by)
+            pieces += [(f"{by * result} / {by} = ", 0.0), (f"{result}", 1.0), ("\n", 0.0)]
+        elif kind == "remainder":
             by = rng.randint(3, 9)
             pieces += [(f"{value} mod {by} = ", 0.0), (f"{value % by}", 1.0), ("\n", 0.0)]
         else:

@@ -1,4 +1,4 @@
-"""What a model folder can do on held-out problems, sampled with `model.generate`: the figures of docs/starter-model.md.
+"""What a model folder can do on held-out problems, sampled with `model.generate`: figures of docs/starter-model.md.
 
 Independent of the workbench's own engine and evaluation on purpose, so that one can be held against the other.
 """

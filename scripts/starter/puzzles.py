@@ -1,39 +1,31 @@
-"""Demonstrations about puzzles: answers are found by a guess and judged by putting them in, condition by condition.
+"""Demonstrations about puzzles: answers are worked out or tried, and judged by putting them in, condition by condition.
 
 A check stops at the first condition that fails, so what its last line says is the verdict. A reflection checks the
-earlier answer and then keeps it or guesses again; a pair checks what stands first, for exactly one of the two is right.
+earlier answer and then keeps it or tries again; a pair checks what stands first, for exactly one of the two is right.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
 from random import Random
 
-from spark_kernel.problems.puzzles.catalogue import FORMS
 from spark_kernel.prompts import build
 from spark_kernel.records import Origin, Problem, Rollout, View
 from spark_kernel.verify.conditions import Condition, Made, Values, read_property
 from spark_kernel.verify.expressions import (
-    Binary,
-    Expression,
     Whole,
-    operate,
     parts_of,
     read_expression,
-    value_of,
     write_expression,
 )
 from starter.pieces import DECISIVE, Demonstration, Piece, answered, boxed, candidate, compare, judged, slip
-
-GUESS = 4.0
-"""Weight of a guessed answer: a few tokens among the many of checks."""
+from starter.working import form_of, work, worked
 
 
 def demonstrate_puzzle(kind: str, problem: Problem, rng: Random, seed: int, index: int) -> Demonstration:
     """A demonstration of one task kind on a puzzle."""
     right_answer = str(problem.meta["example"])
     if kind == "solve":
-        return answered(build.solve_task(problem, seed=seed, round=index), *boxed(right_answer, GUESS))
+        return answered(build.solve_task(problem, seed=seed, round=index), *_worked_out(problem, right_answer))
     view = rng.choice((View.ANSWER, View.FULL))
     origin = rng.choices((Origin.SOLVE, Origin.REFLECTION), (0.75, 0.25))[0]
     how = {"origin": origin, "view": view, "mixed": True, "seed": seed, "round": index}
@@ -45,9 +37,10 @@ def demonstrate_puzzle(kind: str, problem: Problem, rng: Random, seed: int, inde
         first = right_answer if task.gold_position == "A" else wrong_answer
         return answered(task, *check(problem, first)[0], *judged(task))
     shown, answer = rng.choice(((right, right_answer), (wrong, wrong_answer)))
-    lines, _ = check(problem, answer)
+    lines, holds = check(problem, answer)
     if kind == "reflection":
-        return answered(build.reflection_task(problem, shown, **how), *lines, *boxed(right_answer, GUESS))
+        then = boxed(answer, 1.0) if holds else _worked_out(problem, right_answer)
+        return answered(build.reflection_task(problem, shown, **how), *lines, *then)
     task = build.pointwise_task(problem, shown, **how)
     return answered(task, *lines, *judged(task))
 
@@ -68,18 +61,22 @@ def mistaken_answer(problem: Problem, right_answer: str, rng: Random) -> str:
 
 def shown_numbers(problem: Problem) -> tuple[int, ...]:
     """The numbers that a countdown gives, in the order of its question."""
-    found = next(found for form in FORMS if (found := form.read(problem.question)) is not None)
+    _, found = form_of(problem)
     return tuple(found[place] for place in "pqrs" if place in found)
 
 
+def _worked_out(problem: Problem, answer: str) -> tuple[Piece, ...]:
+    return (work(problem, answer), 1.0), *boxed(answer, 1.0)
+
+
 def _candidate(problem: Problem, answer: str, correct: bool, origin: Origin, rng: Random, name: str) -> Rollout:
-    text = ""
+    """An answer with its working; a reflected one with the check of an earlier answer before."""
+    text, again = "", True
     if origin is Origin.REFLECTION:
-        earlier = (
-            answer if correct and rng.random() < 0.5 else mistaken_answer(problem, str(problem.meta["example"]), rng)
-        )
-        text = "".join(piece for piece, _ in check(problem, earlier)[0])
-    return candidate(problem, name, text, answer, correct=correct)
+        kept = correct and rng.random() < 0.5
+        earlier = answer if kept else mistaken_answer(problem, str(problem.meta["example"]), rng)
+        text, again = "".join(piece for piece, _ in check(problem, earlier)[0]), not kept
+    return candidate(problem, name, text + (work(problem, answer) if again else ""), answer, correct=correct)
 
 
 def _check_values(asked: Values, answer: str) -> tuple[tuple[Piece, ...], bool]:
@@ -94,11 +91,11 @@ def _check_values(asked: Values, answer: str) -> tuple[tuple[Piece, ...], bool]:
 
 def _check_condition(condition: Condition, values: dict[str, int]) -> list[Piece]:
     lines: list[str] = []
-    left, right = (_worked(side, values, lines) for side in (condition.left, condition.right))
+    left, right = (worked(side, values, lines) for side in (condition.left, condition.right))
     if condition.relation == "=":
-        return [("".join(lines), 1.0), *compare(left, right, abs(left - right))]
+        return [(_joined(lines), 1.0), *compare(left, right, abs(left - right))]
     outcome = " yes" if condition.holds(values) else " no"
-    return [("".join(lines) + f"{left} {condition.relation} {right}", 1.0), (outcome, DECISIVE), ("\n", 1.0)]
+    return [(_joined(lines) + f"{left} {condition.relation} {right}", 1.0), (outcome, DECISIVE), ("\n", 1.0)]
 
 
 def _check_made(problem: Problem, asked: Made, answer: str) -> tuple[tuple[Piece, ...], bool]:
@@ -111,19 +108,13 @@ def _check_made(problem: Problem, asked: Made, answer: str) -> tuple[tuple[Piece
         if outcome == " no":
             return tuple(pieces), False
     lines: list[str] = []
-    value = _worked(made, {}, lines)
-    pieces += [("".join(lines), 1.0), *compare(value, asked.target, abs(value - asked.target))]
+    value = worked(made, {}, lines)
+    pieces += [(_joined(lines), 1.0), *compare(value, asked.target, abs(value - asked.target))]
     return tuple(pieces), value == asked.target
 
 
-def _worked(expression: Expression, values: dict[str, int], lines: list[str]) -> Fraction:
-    """The value, with a line for every operation on the way to it."""
-    if not isinstance(expression, Binary):
-        return value_of(expression, values)
-    left, right = _worked(expression.left, values, lines), _worked(expression.right, values, lines)
-    value = operate(expression.operation, left, right)
-    lines.append(f"{left} {expression.operation} {right} = {value}\n")
-    return value
+def _joined(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _other_answer(problem: Problem, right_answer: str, rng: Random) -> str:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tokenizers import Tokenizer
@@ -35,7 +36,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Length and rates of the training. `batch`: demonstrations a step.
+    """Length and rates of the training. `batch`: demonstrations a step. `muon`: "float32" (`starter.muon`) or "torch".
 
     Matrices inside the layers are trained by Muon at `matrix_rate`, everything else by AdamW at `vector_rate`: with
     AdamW alone the same loss took more than twice the tokens.
@@ -48,6 +49,7 @@ class Schedule:
     warmup: int = 20
     floor: float = 0.02
     micro_batch_tokens: int = 1024
+    muon: Literal["float32", "torch"] = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,11 @@ def _optimizers(model: LlamaForCausalLM, schedule: Schedule) -> list[torch.optim
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     inside = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]
-    return [
-        Muon(matrices, lr=schedule.matrix_rate),
-        torch.optim.AdamW(others, lr=schedule.vector_rate, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+    inner = (
+        Muon(matrices, lr=schedule.matrix_rate)
+        if schedule.muon == "float32"
+        else torch.optim.Muon(
+            matrices, lr=schedule.matrix_rate, momentum=0.95, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
+        )
+    )
+    return [inner, torch.optim.AdamW(others, lr=schedule.vector_rate, betas=(0.9, 0.98), weight_decay=0.0)]
