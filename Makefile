@@ -43,7 +43,7 @@ test: setup-dev test-model  ## set up, then the whole test suite
 	one $(PYTEST) -m "$(ALONE)" $(ARGS); \
 	exit $$none
 
-test-fast: setup-dev  ## the quick tests: under a minute on two cores
+test-fast: setup-dev  ## the quick tests, side by side
 	@$(PYTEST) $(SIDE_BY_SIDE) -m "$(FAST)" $(ARGS)
 
 # The small real language model for the tests marked `model`. Where it cannot be had they are skipped, except in CI.

@@ -68,6 +68,7 @@ def test_every_sampled_output_is_a_row_and_every_left_out_one_has_a_reason(finis
         assert trained + sum(n for (round_, _), n in left_out.items() if round_ == report.round) == sampled
 
 
+@pytest.mark.slow
 def test_every_recycled_task_is_sampled_excluded_or_waits(finished: Path) -> None:
     reader = RunReader(finished)
     made = {row["id"] for row in reader.table("recycled").to_pylist()}
@@ -220,6 +221,7 @@ def test_a_damaged_checkpoint_falls_back_to_an_older_one(base: Path, finished: P
     assert fingerprint(tmp_path / "run")["tensors"] == fingerprint(finished)["tensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "periods"),
     [

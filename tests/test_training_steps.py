@@ -23,6 +23,8 @@ from spark_kernel.runs.writer import RunWriter
 from spark_kernel.training.lifecycle import start_run
 from tests.helpers.runs import fingerprint, tiny_config
 
+pytestmark = pytest.mark.slow
+
 PEAK, FLOOR, WARMUP = 2e-3, 0.25, 0.2
 SMALL = 1e-3
 """A norm below that of any gradient here."""
@@ -145,7 +147,6 @@ def fails_once(monkeypatch: pytest.MonkeyPatch, place: tuple[int, str, str]) -> 
     return refused
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", [(2, "policy", "recycle"), (2, "reward", "roll_out"), (2, "reward", "update")])
 def test_a_phase_that_could_not_be_recorded_is_repeated_as_if_it_were_the_first_time(
     base: Path,
