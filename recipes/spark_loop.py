@@ -36,7 +36,8 @@ from spark_kernel.verify.pool import VerifierPool
 from spark_kernel.verify.score_groups import score_groups
 
 PERIOD = ("period.order", "period.train_policy", "period.train_reward", "period.schedule")
-ONLY_TRAINER = (*PERIOD, "verify.flip_share", "rollout.engine", "model.gradient_checkpointing")
+ONLY_TRAINER = (*PERIOD, "verify.flip_share", "rollout.engine", "rollout.refill", "problems.difficulty")
+ONLY_TRAINER += ("model.gradient_checkpointing",)
 
 
 @dataclass(frozen=True)
