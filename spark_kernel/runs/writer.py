@@ -6,7 +6,6 @@ A kill at any instant loses at most what was being written. What is on disk then
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -28,14 +27,13 @@ from spark_kernel.runs.bundles import (
 )
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, parse_name, write_manifest
 from spark_kernel.runs.codec import dumps, encode_plain, to_json
-from spark_kernel.runs.discard import discard_after, finish_discards
+from spark_kernel.runs.discard import discard_after
 from spark_kernel.runs.event_log import EventLog, utc_now
 from spark_kernel.runs.files import (
     TEMPORARY,
     disk_errors,
     remove_folder,
     replace_file,
-    restore_replaced,
     staged_folder,
     sync_folder,
 )
@@ -45,7 +43,6 @@ from spark_kernel.runs.layout import (
     ENVIRONMENT,
     FOLDERS,
     HANDED,
-    JOURNAL,
     ROUNDS,
     RUN_JSON,
     evaluation_folder,
@@ -56,9 +53,9 @@ from spark_kernel.runs.layout import (
     numbered,
     phase_folder,
     read_run_info,
-    suite_folders,
 )
 from spark_kernel.runs.lock import WriterLock
+from spark_kernel.runs.mending import drop_journal, mend_folder
 from spark_kernel.runs.new_folder import refuse_used
 
 Outcome = Literal["finished", "stopped", "failed"]
@@ -134,7 +131,7 @@ class RunWriter:
         info = read_run_info(run)
         writer = cls(run, info, WriterLock(run))
         try:
-            writer._mend()
+            mend_folder(run, info)
             writer.append_event({"event": "opened"})
             return writer
         except BaseException:
@@ -249,7 +246,7 @@ class RunWriter:
             storage.write_round(temporary, records, report)
         self._note({"event": "round", "round": due})
         with disk_errors(self.path, "clear the journal"):
-            self._drop_journal(due)
+            drop_journal(self.path, due)
 
     def write_evaluation(self, records: EvaluationRecords, report: Mapping[str, Any]) -> None:
         """Write an evaluation after a round, in place of an earlier one of its suite after the same round.
@@ -372,33 +369,3 @@ class RunWriter:
 
     def _note(self, event: Mapping[str, Any]) -> None:
         self._events.append(event, durable=True)
-
-    def _drop_journal(self, round: int) -> None:
-        folder = self.path / JOURNAL / numbered(round)
-        if folder.exists():
-            remove_folder(self.path, folder)
-
-    def _mend(self) -> None:
-        """Bring a folder that was left by a kill back to a prefix of the run.
-
-        Raises:
-            RunFolderError: a finished round is missing, which no kill can cause.
-        """
-        with disk_errors(self.path, "clean up after the last writer"):
-            for name in (*FOLDERS, TEMPORARY):
-                (self.path / name).mkdir(exist_ok=True)
-            for rest in (self.path / TEMPORARY).iterdir():
-                shutil.rmtree(rest) if rest.is_dir() and not rest.is_symlink() else rest.unlink()
-            restore_replaced(self.path, self.path / CHECKPOINTS)
-            for parent in suite_folders(self.path).values():
-                restore_replaced(self.path, parent)
-            finish_discards(self.path)
-            for round in list_numbers(self.path / JOURNAL):
-                restore_replaced(self.path, self.path / JOURNAL / numbered(round))
-                if round <= self.last_round:
-                    self._drop_journal(round)
-        rounds = self.rounds()
-        first = first_round(self.info)
-        missing = sorted(set(range(first, self.last_round + 1)) - set(rounds))
-        if missing:
-            raise RunFolderError(f"{self.path} is damaged: round {missing[0]} is missing, round {rounds[-1]} is there.")
