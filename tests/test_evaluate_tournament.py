@@ -9,7 +9,7 @@ import pytest
 from spark_kernel.config.sections import EvaluationSection
 from spark_kernel.records import Kind
 from tests.helpers.scripted_engine import ScriptedEngine
-from tests.test_evaluate_held_out import PROBLEMS, SHOWN, evaluate, half_right, kind_of, knows, last_number, model
+from tests.helpers.scripted_judge import PROBLEMS, SHOWN, evaluate, half_right, kind_of, knows, last_number, model
 
 AMOUNT = EvaluationSection(tournament=True, samples=5)
 
