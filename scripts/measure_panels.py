@@ -76,8 +76,8 @@ def measure_stops(times: int) -> None:
     """Train the tests' tiny model from the controls, and stop it in mid-round again and again."""
     from tests.helpers.browser import launched_chromium, new_page
     from tests.helpers.jupyter_lab import lab_server, write_notebook
+    from tests.helpers.lab_panels import CONFIG, PANEL, notebook, press, says, train_for_long
     from tests.helpers.runs import tiny_config
-    from tests.test_lab_browser import CONFIG, PANEL, notebook, press, says, train_for_long
 
     with tempfile.TemporaryDirectory() as name, launched_chromium() as browser:
         folder = Path(name)

@@ -20,11 +20,11 @@ from PIL import Image
 
 from spark_kernel.errors import InputError
 from spark_kernel.runs.writer import RunWriter
+from tests.helpers.app_guard import red_png
 from tests.helpers.app_server import PacedEngine, PacedModels, answer_then_doubt, running_app, wait_until
 from tests.helpers.gradio_http import API, Reply, ask, ask_data, ask_index
 from tests.helpers.pulse import pulse
 from tests.helpers.recorded_runs import CONFIG, ENVIRONMENT, write_round
-from tests.test_app_security import red_png
 from workbench.app.access import USER, decide_access
 from workbench.app.limits import PUBLIC
 from workbench.app.serve import RunningApp

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from spark_kernel.errors import InputError
-from tests.test_app_security import JOINS, client, echo, get, guard, red_png, run_async
+from tests.helpers.app_guard import JOINS, client, echo, get, guard, red_png, run_async
 from workbench.app.access import decide_access
 from workbench.app.forwarded import client_of
 from workbench.app.guard import API, Guard

@@ -11,9 +11,9 @@ import pytest
 
 from spark_kernel.errors import InputError, ModelError
 from spark_kernel.records import ImageRef
+from tests.helpers.app_guard import red_png
 from tests.helpers.app_server import PacedEngine, PacedModels, wait_until
 from tests.helpers.hostile_runs import HOSTILE
-from tests.test_app_security import red_png
 from workbench.app.cards import SELF_JUDGED, chains_html, one_block, status_line
 from workbench.app.catalog import ModelChoice
 from workbench.app.desk import Ended, Finding, ModelDesk

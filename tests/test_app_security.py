@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import struct
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +14,13 @@ from PIL import Image
 
 from spark_kernel.errors import InputError, ModelError, SparkError
 from spark_kernel.runs.writer import RunWriter
+from tests.helpers.app_guard import JOINS, client, get, guard, png_of, red_png, run_async
 from tests.helpers.recorded_runs import CONFIG, ENVIRONMENT, write_round
 from workbench.app.access import decide_access
 from workbench.app.catalog import STARTER, Catalog, check_models, check_runs_root
 from workbench.app.forwarded import client_of, same_origin
-from workbench.app.guard import Guard
-from workbench.app.limits import LOCAL, PUBLIC, Limits
+from workbench.app.limits import LOCAL, PUBLIC
 from workbench.app.pace import Pace
-from workbench.app.payload import Action, Door
 from workbench.app.picture_check import check_picture
 from workbench.app.question import make_question
 from workbench.app.uploads import Uploads
@@ -39,46 +36,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     secret.close("finished")
     (root / "link").symlink_to(root.parent / "secret")
     return root
-
-
-async def echo(scope, receive, send):
-    """An application that reads its whole body and says how long it was, and who asked."""
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        size += len(message.get("body", b""))
-        more = message.get("more_body", False)
-    forwarded = [value.decode() for name, value in scope["headers"] if name.startswith(b"x-forwarded")]
-    body = f"{size} {scope['client'][0]} {forwarded}".encode()
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body})
-
-
-NOTHING = Action(queued=True, slots=(), event=False)
-JOINS = {"data": [], "fn_index": 0, "session_hash": "s1"}
-"""A body that the page of these tests would send."""
-
-
-def guard(access=None, limits: Limits = LOCAL) -> Guard:
-    return Guard(echo, access or decide_access(), limits, Uploads(Path("/nowhere"), limits), Door({0: NOTHING}))
-
-
-def client(access=None, limits: Limits = LOCAL, base: str = "http://127.0.0.1:7860") -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=guard(access, limits), client=("10.0.0.9", 4711))
-    return httpx.AsyncClient(transport=transport, base_url=base)
-
-
-def run_async(coroutine):
-    import asyncio
-
-    return asyncio.run(coroutine)
-
-
-async def get(path: str = "/", *, access=None, limits: Limits = LOCAL, **headers: str) -> httpx.Response:
-    async with client(access, limits) as http:
-        return await http.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
 class TestAccess:
@@ -291,21 +248,6 @@ class TestNames:
             check_runs_root(tmp_path / "file")
 
 
-def png_of(width: int, height: int) -> bytes:
-    """A PNG that claims this size and holds almost nothing: what a decompression bomb looks like."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-        + chunk(b"IEND", b"")
-    )
-
-
 class TestQuestion:
     def test_a_question_is_taken_as_it_is(self) -> None:
         question = make_question(" What is 1 + 1? ", LOCAL, gold="2", seed=7)
@@ -345,12 +287,6 @@ class TestQuestion:
         image = uploads.image({"path": uploads.add("me", red_png()).name, "size": 1})
         assert make_question("What?", LOCAL, image=image).problem.images == (image,)
         assert Path(image.path).read_bytes() == red_png()
-
-
-def red_png() -> bytes:
-    data = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(data, "PNG")
-    return data.getvalue()
 
 
 class TestPictures:

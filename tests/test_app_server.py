@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from spark_kernel.runs.writer import RunWriter
+from tests.helpers.app_guard import red_png
 from tests.helpers.app_server import PacedEngine, PacedModels, running_app, wait_until
 from tests.helpers.gradio_http import API, ask, ask_data, ask_index, join, messages
 from tests.helpers.recorded_runs import CONFIG, ENVIRONMENT, make_evaluation, write_round
-from tests.test_app_security import red_png
 from workbench.app.access import USER, decide_access
 from workbench.app.payload import REFUSED
 from workbench.app.uploads import NO_IMAGE

@@ -10,34 +10,21 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState
 from tests.helpers.browser import dom_nodes, new_page, screenshot, serious_violations
 from tests.helpers.hostile_runs import ACTIVE, write_hostile_run
 from tests.helpers.jupyter_lab import ROOT, LabServer, NotebookPage, lab_server, write_notebook
+from tests.helpers.lab_panels import CONFIG, PANEL, PATIENCE, events, notebook, press, says, train_for_long, until
 from tests.helpers.runs import tiny_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
-
-PATIENCE = 300
-"""Seconds for anything that a machine under load may take long for."""
-# Rounds of more than a second on an idle machine, in many small steps: there is a middle to stop in.
-LONG = "problems__per_round=24, rollout__samples=24, rollout__batch_size=8, learner__micro_batch_tokens=600"
-CONFIG = f"""
-from pathlib import Path
-from spark_kernel.training.lifecycle import start_run
-from tests.helpers.runs import tiny_config
-config = tiny_config(Path('base'), rounds=500, evaluation__every=0, {LONG})
-"""
-PANEL = ".spark-panel"
 
 
 @pytest.fixture(scope="module")
@@ -57,45 +44,6 @@ def lab_page(chromium: Any) -> Iterator[Page]:
     page.on("dialog", lambda dialog: dialog.accept())
     yield page
     page.context.close()
-
-
-def notebook(page: Page, server: LabServer, name: str, cells: list[str]) -> NotebookPage:
-    write_notebook(server.folder / f"{name}.ipynb", cells)
-    return NotebookPage(page, server, f"{server.folder.name}/{name}.ipynb").open()
-
-
-def until(check: Any, what: str, seconds: float = PATIENCE) -> Any:
-    """Wait for something on disk."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = check()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"in vain: {what}")
-
-
-def events(run: Path, name: str) -> list[dict[str, Any]]:
-    return [event for event in RunReader(run).events() if event["event"] == name]
-
-
-def says(panel: Locator, text: str | re.Pattern[str]) -> None:
-    expect(panel).to_contain_text(text, timeout=PATIENCE * 1000)
-
-
-def press(nb: NotebookPage, text: str, panel: Locator) -> None:
-    """Press a button once it can be pressed."""
-    button = nb.button(text, panel)
-    expect(button).to_be_enabled(timeout=PATIENCE * 1000)
-    button.click()
-
-
-def train_for_long(nb: NotebookPage, controls: Locator) -> None:
-    """Press Train with more rounds to do than any machine is through with while a test looks."""
-    rounds = controls.locator("input[type=number]").first
-    rounds.fill("400")
-    rounds.press("Tab")
-    press(nb, "Train", controls)
 
 
 def test_start_stop_resume_fork_reload_second_tab_and_theme(lab_page: Page, server: LabServer, chromium: Any) -> None:
