@@ -22,6 +22,8 @@ SPARK_END = (
     " Please first conduct reasoning, and then answer the question. Repeat the final answer using a '\\boxed{}'."
 )
 """What the SPARK authors' rows end in."""
+GOOD = {"question": "What is 2 + 2?", "gold": "4"}
+MORE = {"question": "What is 3 + 3?", "gold": "6"}
 
 
 def png(color: str = "red", size: tuple[int, int] = (40, 20)) -> bytes:
@@ -52,6 +54,24 @@ def read(path: Path, **options: Any) -> list[Problem]:
     """All problems of a file."""
     source = FilesSource(path=str(path), image_cache=str(path.parent / "cache"), **options)
     return [source.problem(index) for index in range(source.size or 0)]
+
+
+def write_lines(folder: Path, name: str, *lines: object) -> Path:
+    """Lines as they are (bytes or text), other values as JSON."""
+    raw = [
+        line if isinstance(line, bytes) else (line if isinstance(line, str) else json.dumps(line)).encode()
+        for line in lines
+    ]
+    path = folder / name
+    path.write_bytes(b"\n".join(raw) + b"\n")
+    return path
+
+
+def problems(path: Path | list[Path], **options: Any) -> list[Problem]:
+    """All problems of a file or of several, with the options as they are."""
+    names = [str(p) for p in path] if isinstance(path, list) else str(path)
+    source = FilesSource(path=names, **options)
+    return [source.problem(index) for index in range(source.size)]
 
 
 def is_right(problem: Problem, answer: str) -> bool:
