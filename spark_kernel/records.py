@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from spark_kernel.exclusion_reasons import ExclusionReason as ExclusionReason
+
 
 class Kind(StrEnum):
     """What a task asks of the model."""
@@ -263,49 +265,6 @@ class Group:
     def with_rollouts(self, rollouts: tuple[Rollout, ...]) -> Group:
         """The same task with these rollouts."""
         return replace(self, rollouts=rollouts)
-
-
-class ExclusionReason(StrEnum):
-    """Why a sample, task or problem was dropped, capped, masked or skipped. Nothing is dropped without one."""
-
-    BAD_PROBLEM = "bad_problem"
-    """The problem record is malformed (skipped on request)."""
-    BLANK = "blank"
-    """An empty line or record of a problem file."""
-    HELD_OUT = "held_out"
-    """The problem belongs to the held-out bucket."""
-    DIFFICULTY = "difficulty"
-    """Passed over, because problems of its grade are solved too rarely or too often (problems.difficulty)."""
-    REPEATED = "repeated"
-    """The problem already stands in this round (an epoch ended inside it), or further up in its file."""
-    PROMPT_TOO_LONG = "prompt_too_long"
-    """The prompt does not fit the context, not even in answer view."""
-    VERIFIER_TIMEOUT = "verifier_timeout"
-    VERIFIER_CRASH = "verifier_crash"
-    NO_ANSWER = "no_answer"
-    """No output that could serve as a source has a parsed answer."""
-    TRUNCATED = "truncated"
-    """A truncated output: masked in the loss, or no source."""
-    EQUAL_ANSWERS = "equal_answers"
-    """Both candidates of a pair verify as equal."""
-    NO_SOURCE = "no_source"
-    """The group has no rollout that the recycling rule could use."""
-    NOT_SELECTED = "not_selected"
-    """The rule's coin fell on another kind or source, e.g. a reflection from a correct rollout was not drawn."""
-    KIND_OFF = "kind_off"
-    """The kind is switched off in this configuration."""
-    OTHER_PROBLEMS = "other_problems"
-    """Recycled from problems that a fork no longer trains on."""
-    BALANCE = "balance"
-    """Left out to balance pointwise labels, or which of a pair is right."""
-    CAPPED = "capped"
-    """Over the number of recycled tasks allowed per round."""
-    TOO_OLD = "too_old"
-    """Waited in the queue longer than max_age rounds."""
-    BY_HAND = "by_hand"
-    """A person took it out of the groups that a phase was handed."""
-    ZERO_VARIANCE = "zero_variance"
-    """All rewards of the group are equal: no advantage, masked in the loss."""
 
 
 @dataclass(frozen=True, slots=True)
