@@ -9,7 +9,7 @@ gradient checkpointing works. Windows of sliding attention are measured in an ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,8 @@ class PackedBatch:
 
     `ids` [1, T]. `group` (its number, -1 padding), `block` (0 prompt, k its k-th output), `steps` (tokens of the prompt
     and the own output before it): [T]. `positions`: [1, T] or [A, 1, T]. `predicting` [N]: which of the T states
-    predict `targets` [N].
+    predict `targets` [N]. `images`: the processor's tensors of all prompts, one after the other, which is how the Qwen
+    families take them; others want a row a prompt, so that with images this form is chosen for none (`prefix_form`).
     """
 
     ids: Tensor
@@ -42,6 +43,7 @@ class PackedBatch:
     block: Tensor
     steps: Tensor
     positions: Tensor
+    images: Mapping[str, Tensor]
     predicting: Tensor
     targets: Tensor
 
@@ -53,7 +55,7 @@ class PackedBatch:
         outputs: Sequence[Sequence[Sequence[int]]],
         device: torch.device,
     ) -> PackedBatch:
-        """See `group_batches.MakeBatch`; prompts have no images."""
+        """See `group_batches.MakeBatch`."""
         batch = encoder.collate(prompts, torch.device("cpu"))
         width = batch.input_ids.shape[1]
         ids: list[int] = []
@@ -91,6 +93,7 @@ class PackedBatch:
             block=tokens[2],
             steps=tokens[3],
             positions=positions.unsqueeze(-2).to(device, non_blocking=True),
+            images={name: tensor.to(device) for name, tensor in batch.images.items()},
             predicting=wanted[0],
             targets=wanted[1],
         )
@@ -98,7 +101,11 @@ class PackedBatch:
     def hidden(self, network: Any) -> PredictingStates:
         """Predicting states with each prompt computed once and no cache."""
         states = network.base_model(
-            input_ids=self.ids, attention_mask=self._masks(network), position_ids=self.positions, use_cache=False
+            input_ids=self.ids,
+            attention_mask=self._masks(network),
+            position_ids=self.positions,
+            use_cache=False,
+            **self.images,
         ).last_hidden_state
         return PredictingStates(states[0].index_select(0, self.predicting), self.targets)
 

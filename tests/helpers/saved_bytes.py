@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spark_kernel.models.packed import PackedBatch
-
 
 class _Flash(torch.autograd.Function):
     """What a fused attention kernel keeps: queries, keys, values, its output, and one float32 a query and head."""
@@ -31,13 +29,6 @@ def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention [B, H, Q, D] by a kernel that saves no scores."""
     found: Tensor = _Flash.apply(query, key, value)
     return found
-
-
-class FakePacked(PackedBatch):
-    """A packed row of a FakeTensor run: the mask is the kernel's own affair."""
-
-    def _masks(self, network: Any) -> Any:
-        return None
 
 
 def fake_weights(network: Any) -> None:
