@@ -196,4 +196,8 @@ def test_nothing_but_the_module_and_the_sampler_runs_trunk_or_head() -> None:
         "rollout/slot_decoding.py",
     }
     assert files(r"\.hidden\(") == {"models/group_forward.py"}
-    assert files(r"import .*output_projection") == {"models/group_forward.py", "rollout/decoding.py"}
+    assert files(r"import .*output_projection") == {
+        "models/group_forward.py",
+        "rollout/decoding.py",
+        "rollout/slot_decoding.py",
+    }
