@@ -130,7 +130,8 @@ def as_first_written(values: Any) -> Any:
     """A run's stored configuration, with what it means by saying nothing about settings that came later.
 
     A run from before `problems.canonical_form` keeps the split that it began with: its problems are read and held out
-    as they were then. Any other configuration is returned as it is.
+    as they were then, and its pairs are recycled as they were, without `recycle.balance_pairs`. Any other configuration
+    is returned as it is.
     """
     problems = values.get("problems") if isinstance(values, Mapping) else None
     if not isinstance(problems, Mapping) or "canonical_form" in problems:
@@ -138,7 +139,9 @@ def as_first_written(values: Any) -> Any:
     first: dict[str, Any] = {**problems, "canonical_form": 1}
     if problems.get("source") == "files":
         first["options"] = {"format": "columns-1", **(problems.get("options") or {})}
-    return {**values, "problems": first}
+    recycle = values.get("recycle")
+    pairs = {"balance_pairs": False, **(recycle if isinstance(recycle, Mapping) else {})}
+    return {**values, "problems": first, "recycle": pairs}
 
 
 def _nest(path: list[str], value: Any) -> dict[str, Any]:
