@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from spark_kernel.config import load_config
+from spark_kernel.config import as_first_written, load_config, validate_config
 from spark_kernel.config.sections import ModelSection, ObjectiveSection
 from spark_kernel.errors import InputError
 from spark_kernel.models.policy import load_policy
@@ -88,3 +88,19 @@ def test_automatic_importance_correction_follows_the_engine(tmp_path: Path) -> N
         policy = load_policy(ModelSection(path=folder, dtype=config.model.dtype))
         learner = make_learner(config, policy, tmp_path)
         assert (learner.objective.importance_correction, learner.constant_length) == (expected, 77)
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ({"model": {"dtype": "bfloat16"}}, "off"),
+        ({"model": {"dtype": "bfloat16"}, "rollout": {"engine": "vllm"}}, "auto"),
+        ({"model": {"dtype": "float32"}}, "auto"),
+        ({"model": {"dtype": "bfloat16"}, "objective": {"importance_correction": "mask"}}, "mask"),
+        ({"model": {"dtype": "bfloat16"}, "problems": {"canonical_form": 2}}, "auto"),
+    ],
+)
+def test_a_run_from_before_goes_on_with_the_loss_it_began_with(stored: dict[str, Any], expected: str) -> None:
+    """`auto` meant "off" for the transformers engine in bfloat16 too; newer runs name their canonical form."""
+    found = validate_config(as_first_written({"problems": {}, **stored}))
+    assert found.objective.importance_correction == expected

@@ -302,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in args.only:
         try:
             PARTS[name](check)
-        except Exception as error:
+        except Exception as error:  # any: whatever a GPU does to one part, the others are to be measured
             failed = True
             last = [
                 f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)

@@ -130,8 +130,8 @@ def as_first_written(values: Any) -> Any:
     """A run's stored configuration, with what it means by saying nothing about settings that came later.
 
     A run from before `problems.canonical_form` keeps the split that it began with: its problems are read and held out
-    as they were then, and its pairs are recycled as they were, without `recycle.balance_pairs`. Any other configuration
-    is returned as it is.
+    as they were then, its pairs are recycled without `recycle.balance_pairs`, and its loss is not corrected for the
+    transformers engine in bfloat16. Any other configuration is returned as it is.
     """
     problems = values.get("problems") if isinstance(values, Mapping) else None
     if not isinstance(problems, Mapping) or "canonical_form" in problems:
@@ -141,7 +141,13 @@ def as_first_written(values: Any) -> Any:
         first["options"] = {"format": "columns-1", **(problems.get("options") or {})}
     recycle = values.get("recycle")
     pairs = {"balance_pairs": False, **(recycle if isinstance(recycle, Mapping) else {})}
-    return {**values, "problems": first, "recycle": pairs}
+    found = {**values, "problems": first, "recycle": pairs}
+    objective, rollout = (dict(values.get(name) or {}) for name in ("objective", "rollout"))
+    own = rollout.get("engine", "transformers") == "transformers"
+    in_bfloat16 = dict(values.get("model") or {}).get("dtype") == "bfloat16"
+    if own and in_bfloat16 and objective.get("importance_correction", "auto") == "auto":
+        found["objective"] = {**objective, "importance_correction": "off"}
+    return found
 
 
 def _nest(path: list[str], value: Any) -> dict[str, Any]:
