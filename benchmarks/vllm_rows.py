@@ -50,12 +50,12 @@ def engine_rows(model: Path, device: str, scale: Scale, clock: str) -> list[Row]
     policy = _policy(model, device)
     engine = _engine(policy, device, scale)
     try:
-        return [_engine_row(engine, scale, clock, *shape) for shape in scale.shapes]
+        return [_engine_row(engine, device, scale, clock, *shape) for shape in scale.shapes]
     finally:
         engine.close()
 
 
-def _engine_row(engine: VllmEngine, scale: Scale, clock: str, shape: str, prompt: int, output: int) -> Row:
+def _engine_row(engine: VllmEngine, device: str, scale: Scale, clock: str, shape: str, prompt: int, output: int) -> Row:
     prompts = make_prompts(scale, prompt)
     sampling = Sampling(output)
     bare = engine._required  # the peer is the very same vLLM, so that both have its settings and its memory
@@ -77,7 +77,7 @@ def _engine_row(engine: VllmEngine, scale: Scale, clock: str, shape: str, prompt
         "bare vLLM": lambda: theirs(False),
         "bare vLLM, n outputs a request": lambda: theirs(True),
     }
-    timings = interleaved(contestants, max(5, scale.repeats), engine._settings.device, clock)
+    timings = interleaved(contestants, max(5, scale.repeats), device, clock)
     return timed_row(
         f"our vLLM engine, {shape} shape ({prompt} + {output}, n {scale.samples})",
         timings,
