@@ -51,12 +51,12 @@ STARTER = Recipe(
 )
 PUZZLES = Recipe(
     {
-        "solve": 0.05, "pointwise": 0.05, "pairwise": 0.03, "reflection": 0.02,
-        "puzzle-solve": 0.22, "puzzle-pointwise": 0.2, "puzzle-pairwise": 0.06, "puzzle-reflection": 0.12,
-        "sums": 0.13, "compare": 0.04, "facts": 0.08,
+        "solve": 0.04, "pointwise": 0.03, "pairwise": 0.02, "reflection": 0.01,
+        "puzzle-solve": 0.28, "puzzle-pointwise": 0.2, "puzzle-pairwise": 0.1, "puzzle-reflection": 0.1,
+        "sums": 0.1, "compare": 0.03, "facts": 0.09,
     },
     CANONICAL_FORM,
-    Schedule(steps=600, matrix_rate=5e-3, vector_rate=2.5e-3),
+    Schedule(steps=4000, matrix_rate=5e-3, vector_rate=2.5e-3),
     Path(__file__).parent.parent / "spark_kernel" / "models" / "starter",
 )  # fmt: skip
 RECIPES = {"starter": STARTER, "puzzles": PUZZLES}

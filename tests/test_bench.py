@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.cli import workbench
+
 ROOT = Path(__file__).resolve().parents[1]
 VLLM_ROWS = ("our vLLM engine, solver", "our vLLM engine, judge", "weight sync, bytes", "weight sync, time")
 
@@ -63,15 +65,15 @@ def test_every_row_runs_at_toy_size_and_is_recorded(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_bad_input_is_a_sentence() -> None:
-    done = run_bench("--device", "cuda")
+    both = workbench("bench", "--device", "cuda", "--clock", "cpu", cwd=ROOT)
+    assert both.returncode == 2
+    assert "--clock cpu measures work on the CPU only" in both.stderr
+    assert workbench("bench", "--rows", "speed", cwd=ROOT).returncode == 2
+    done = workbench("bench", "--device", "cuda", cwd=ROOT)
     if done.returncode == 0:
         pytest.skip("this machine has a CUDA device")
     assert done.returncode == 2
     assert done.stderr.strip().startswith("error: --device cuda: torch finds no CUDA device")
-    assert run_bench("--rows", "speed").returncode == 2
-    both = run_bench("--device", "cuda", "--clock", "cpu")
-    assert both.returncode == 2
-    assert "--clock cpu measures work on the CPU only" in both.stderr
 
 
 def test_outside_a_checkout_the_command_says_where_the_benchmark_is(

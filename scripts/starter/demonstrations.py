@@ -23,7 +23,12 @@ HELD_OUT_FRACTION = 0.1
 DRILLS = {"sums": sums_drill, "compare": compare_drill, "facts": facts_drill}
 PUZZLE = "puzzle-"
 """What the name of a kind begins with where it is about puzzles and not about chains."""
-PUZZLE_OPTIONS = {"min_level": 1, "max_level": 2, "max_value": LARGEST}
+PUZZLE_OPTIONS = {
+    "families": ("equation", "countdown", "number"),
+    "min_level": 1,
+    "max_level": 2,
+    "max_value": LARGEST,
+}
 
 
 class Demonstrations:

@@ -1,4 +1,4 @@
-"""The `workbench` command in a process of its own, as a user starts it."""
+"""The `workbench` command in a process of its own (`tests.helpers.warm`), as a user starts it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.helpers.warm import run_module
 
 COMMAND = [sys.executable, "-m", "workbench"]
 TIMEOUT = 300
@@ -18,14 +20,12 @@ def environment(**extra: str) -> dict[str, str]:
 
 def workbench(*arguments: str | Path, cwd: Path | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; nothing is checked."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
+    return run_module(
+        "workbench",
+        [*map(str, arguments)],
         cwd=cwd,
-        env=environment(PYTHONPATH=str(Path(__file__).parents[2]), **extra),
+        environment=environment(PYTHONPATH=str(Path(__file__).parents[2]), **extra),
         timeout=TIMEOUT,
-        check=False,
     )
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,17 +26,17 @@ from spark_kernel.runs.writer import RunWriter
 from spark_kernel.training.events import Event
 from spark_kernel.training.lifecycle import resume_run, start_run
 from tests.helpers.runs import tiny_config
+from tests.helpers.warm import run_module
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 def killed(base: Path, out: Path, where: str, count: int, changes: Mapping[str, Any] | None = None) -> bool:
     """Train in a process of its own that kills itself; whether it did before it was done."""
-    command = [sys.executable, "-m", "tests.helpers.kill_target", str(base), str(out), where, str(count)]
-    command.append(json.dumps(changes or {}))
+    arguments = [str(base), str(out), where, str(count), json.dumps(changes or {})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=300, check=False)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()[-2000:]
+    done = run_module("tests.helpers.kill_target", arguments, cwd=ROOT, environment=environment, timeout=300)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr[-2000:]
     return done.returncode != 0
 
 
