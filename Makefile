@@ -16,7 +16,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 8
 TEST_MODEL := smollm2-135m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-vllm run test test-fast test-model attack bench gpu-check notebooks docs lint format typecheck clean
+.PHONY: help setup setup-dev setup-vllm run test test-fast test-model attack bench gpu-check notebooks docs gpu-pins lint format typecheck clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ notebooks: setup-dev  ## write notebooks/*.ipynb anew from the .py beside them
 docs: setup-dev  ## the documentation as a site in build/site; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "build/site/index.html"
+
+gpu-pins: setup-dev  ## an installation with a GPU resolves, for every Python (a minute; nothing is downloaded)
+	@$(BIN)/python scripts/gpu_constraints.py --check $(ARGS)
 
 lint: setup-dev  ## ruff: rules and format; notebooks equal to their sources
 	@$(BIN)/python -m ruff check .

