@@ -45,6 +45,7 @@ COMMANDS = {
         "workbench.commands.check:check", "try a problem file, and a verifier on an output, before training"
     ),
     "reflect": Command("workbench.commands.reflect:reflect", "answer one question, judge the answer, reflect"),
+    "doctor": Command("workbench.commands.doctor:doctor", "what works on this machine: devices, versions, engines"),
     "lab": Command("workbench.commands.lab:lab", "open the notebooks in JupyterLab"),
     "app": Command("workbench.commands.app:app", "the page in a browser: ask a model, look through runs"),
     "bench": Command("workbench.commands.bench:bench", "what we do beside peers that do the same work, timed"),

@@ -18,6 +18,7 @@ from torch import nn
 
 from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import ModelError
+from spark_kernel.models.devices import BFLOAT16_CAPABILITY, query_driver, why_no_cuda
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.grouped_attention import use_grouped_attention
 
@@ -89,7 +90,7 @@ def pick_device(wanted: str) -> torch.device:
     """The torch device for a setting.
 
     Raises:
-        ModelError: a device that this machine or this torch does not have.
+        ModelError: a device that this machine or this torch does not have; says why.
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -98,9 +99,8 @@ def pick_device(wanted: str) -> torch.device:
     except RuntimeError:
         raise ModelError(f'model.device = "{wanted}" is refused: auto, cpu, cuda or cuda:N.') from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            f'model.device = "{wanted}", but torch {torch.__version__} finds no CUDA device here: use cpu.'
-        )
+        why = why_no_cuda(query_driver())
+        raise ModelError(f'model.device = "{wanted}", but torch finds no CUDA device here: {why}; or use cpu.')
     return device
 
 
@@ -128,11 +128,16 @@ def load_model(settings: ModelSection) -> LoadedModel:
 
 
 def computes_in_bfloat16(device: torch.device, parameters: int) -> bool:
-    """Whether `dtype: auto` runs a model of this size in bfloat16: on a GPU, and on a CPU that has the instructions."""
+    """Whether `dtype: auto` runs a model of this size in bfloat16: on a GPU or a CPU that has the instructions."""
     if device.type != "cpu":
-        return device.type == "cuda"
+        return device.type == "cuda" and has_bfloat16(device)
     able = torch.cpu.get_capabilities()
     return parameters >= FEWEST_FOR_BFLOAT16 and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a CUDA device computes in bfloat16 itself."""
+    return torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
 
 
 def autocasts(settings: ModelSection, device: torch.device, parameters: int) -> bool:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from spark_kernel.config.sections import LoraSection, ModelSection
-from spark_kernel.errors import InputError
+from spark_kernel.errors import InputError, ModelError
 from spark_kernel.models import memory
 from spark_kernel.models.estimate import MemoryDemand, MemoryEstimate, Weights, estimate_memory, weigh
-from spark_kernel.models.load import pick_device
+from spark_kernel.models.load import has_bfloat16, pick_device
 from spark_kernel.models.precision import rounds_away
 
 MIB, GIB = 2**20, 2**30
@@ -60,9 +60,11 @@ def check_memory(settings: ModelSection, demand: MemoryDemand) -> Preflight | No
 
     Raises:
         InputError: it cannot fit; says how much is needed and free, and which settings would fit.
-        ModelError: the model's configuration cannot be had, or no module matches the adapter's targets.
+        ModelError: the model's configuration cannot be had, no module matches the adapter's targets, or bfloat16 is
+            asked of a card that has none.
     """
     device = pick_device(settings.device)
+    _check_arithmetic(settings, device)
     weights = weigh(settings)
     if weights is None:
         return None
@@ -176,7 +178,7 @@ def _refusal(weights: Weights, settings: ModelSection, demand: MemoryDemand, fre
     where = "of main memory" if device.type == "cpu" else f"on {device}"
     said = (
         f"{settings.path} needs at least {show_bytes(estimate.needed)} ({_list(estimate.parts)}), and "
-        f"{show_bytes(free)} {where} are free"
+        f"{show_bytes(free)} {where} are free{_held_by_others(device)}"
     )
     fitting, least = proposals(weights, settings, demand, free)
     if fitting:
@@ -190,6 +192,23 @@ def _refusal(weights: Weights, settings: ModelSection, demand: MemoryDemand, fre
         f"{said}; by no change of settings does it need less than {show_bytes(least or estimate.needed)}: choose a "
         f"model of about {largest} parameters at most, or free some memory."
     )
+
+
+def _held_by_others(device: torch.device) -> str:
+    """What other processes hold of a card, as a clause; empty where that is next to nothing."""
+    if device.type != "cuda":
+        return ""
+    free, total = torch.cuda.mem_get_info(device)
+    others = total - free - torch.cuda.memory_reserved(device)
+    return f" (other processes hold {show_bytes(others)} of this card)" if others > total / 20 else ""
+
+
+def _check_arithmetic(settings: ModelSection, device: torch.device) -> None:
+    if settings.dtype == "bfloat16" and device.type == "cuda" and not has_bfloat16(device):
+        raise ModelError(
+            f"model.dtype = bfloat16, but {torch.cuda.get_device_name(device)} has no bfloat16 arithmetic (compute "
+            "capability 8.0 or newer has it): set model.dtype = float32."
+        )
 
 
 def _warnings(estimate: MemoryEstimate, demand: MemoryDemand, free: int) -> tuple[str, ...]:
