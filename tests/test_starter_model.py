@@ -19,8 +19,9 @@ from spark_kernel.prompts import build
 from spark_kernel.prompts.templates import TEMPLATES
 
 ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = {"starter": "starter-model.md", "starter_2": "starter-2.md"}
+"""The folders of the shipped models, each with its page of figures."""
 FOLDER = ROOT / "spark_kernel" / "models" / "starter"
-DOCUMENT = ROOT / "docs" / "starter-model.md"
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import make_starter  # noqa: E402
@@ -68,14 +69,16 @@ def test_a_fresh_process_without_network_loads_the_folder_and_reads_the_same_tok
     assert parameters < 1_000_000
 
 
-def test_the_folder_is_small_and_readable_and_holds_no_pickle():
-    files = list(FOLDER.iterdir())
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_folder_is_small_and_readable_and_holds_no_pickle(name):
+    files = list((FOLDER.parent / name).iterdir())
     assert sum(file.stat().st_size for file in files) < 4 * MEBIBYTE
     assert {file.suffix for file in files} <= {".json", ".jinja", ".safetensors"}
 
 
-def test_generation_settings_sample_the_plain_distribution_and_stop_at_the_end_token(tokenizer):
-    model = AutoModelForCausalLM.from_pretrained(FOLDER, local_files_only=True)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_generation_settings_sample_the_plain_distribution_and_stop_at_the_end_token(tokenizer, name):
+    model = AutoModelForCausalLM.from_pretrained(FOLDER.parent / name, local_files_only=True)
     config = model.generation_config
     assert (config.do_sample, config.temperature, config.top_p) == (True, 1.0, 1.0)
     assert not config.top_k
@@ -161,14 +164,15 @@ def test_every_prompt_of_the_quickstart_fits_its_limit(tokenizer, tasks):
 
 
 @pytest.mark.slow
-def test_the_shipped_weights_solve_as_often_as_documented():
+@pytest.mark.parametrize(("name", "subject"), zip(SHIPPED, ("chains", "puzzles"), strict=True))
+def test_the_shipped_weights_solve_as_often_as_documented(name, subject):
     """150 problems x 2: the sample's interval must meet the documented one."""
     torch.set_num_threads(1)
-    model, tokenizer = measuring.load(FOLDER)
-    problems = {p.id: p for p in measuring.held_out_problems(150, 101, "chains")}
+    model, tokenizer = measuring.load(FOLDER.parent / name)
+    problems = {p.id: p for p in measuring.held_out_problems(150, 101, subject)}
     tasks = [build.solve_task(p, seed=101, round=k) for p in problems.values() for k in range(2)]
     found = measuring.rate("solve", measuring.sample(model, tokenizer, tasks, problems, seed=1))
-    low, high = _documented("solved, sampled at temperature 1")
+    low, high = _documented(SHIPPED[name], "solved, sampled at temperature 1")
     assert found.low <= high
     assert found.high >= low
 
@@ -213,12 +217,14 @@ def test_the_shipped_tokenizer_is_the_one_the_script_makes():
     shipped = json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
     assert shipped["model"] == made["model"]
     assert shipped["pre_tokenizer"] == made["pre_tokenizer"]
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json"):
+        assert (FOLDER.parent / "starter_2" / file).read_bytes() == (FOLDER / file).read_bytes(), file
 
 
-def _documented(figure: str) -> tuple[float, float]:
-    for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
+def _documented(page: str, figure: str) -> tuple[float, float]:
+    for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if cells and cells[0] == figure:
             low, high = cells[2].split(" to ")
             return float(low), float(high)
-    raise AssertionError(f"docs/starter-model.md has no line for {figure!r}")
+    raise AssertionError(f"docs/{page} has no line for {figure!r}")

@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from spark_kernel.config import RunConfig
+from spark_kernel.models.load import BUILT_IN
 from spark_kernel.publish.base_model import BaseModel
 from spark_kernel.publish.export import ExportSource
 from spark_kernel.records import RoundReport
@@ -253,7 +254,7 @@ def _example(card: Card) -> str:
         return _python(lines)
     base = card.base
     name = f'"{base.reference}"' if base.on_hub else f'"{base.name}"  # the folder that holds the base model'
-    if base.name == "builtin:starter":
+    if base.name in BUILT_IN:
         name = f'resolve_model("{base.name}")'
     options = f'"{base.revision}"' if base.revision else ""
     keywords = (f", revision={options}" if options else "") + (f', gguf_file="{base.gguf}"' if base.gguf else "")
