@@ -164,7 +164,7 @@ def test_every_prompt_of_the_quickstart_fits_its_limit(tokenizer, tasks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "subject"), zip(SHIPPED, ("chains", "puzzles"), strict=True))
+@pytest.mark.parametrize(("name", "subject"), list(zip(SHIPPED, ("chains", "puzzles"), strict=True)))
 def test_the_shipped_weights_solve_as_often_as_documented(name, subject):
     """150 problems x 2: the sample's interval must meet the documented one."""
     torch.set_num_threads(1)
