@@ -1,4 +1,4 @@
-"""Make the built-in starter model from nothing, or go on from it with puzzles.
+"""Make the built-in starter models: the first from nothing, the second from the first, with puzzles.
 
 OMP_NUM_THREADS=1 python scripts/make_starter.py --out spark_kernel/models/starter
 OMP_NUM_THREADS=1 python scripts/make_starter.py --recipe puzzles --out /tmp/puzzles
@@ -70,7 +70,7 @@ THREADS = 1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
-    parser.add_argument("--recipe", choices=RECIPES, default="starter", help="which one (default: the one that ships)")
+    parser.add_argument("--recipe", choices=RECIPES, default="starter", help="which one (default: the first)")
     parser.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()

@@ -9,26 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-FIELDS = "index,name,driver_version,memory.total,memory.used,compute_cap"
+FIELDS = "driver_version,name"
 BFLOAT16_CAPABILITY = (8, 0)
 """Compute capability from which a card has bfloat16 arithmetic (Ampere); older ones emulate it slowly."""
 SECONDS = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A GPU as the driver sees it. Memory in bytes; `capability` as in (8, 6)."""
-
-    index: int
-    name: str
-    total_bytes: int
-    used_bytes: int
-    capability: tuple[int, int]
-
-    @property
-    def has_bfloat16(self) -> bool:
-        """Whether it computes in bfloat16 itself."""
-        return self.capability >= BFLOAT16_CAPABILITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +21,7 @@ class Driver:
 
     version: str
     cuda: tuple[int, int] | None
-    cards: tuple[Card, ...]
+    cards: tuple[str, ...]
 
 
 def query_driver() -> Driver | None:
@@ -46,18 +30,12 @@ def query_driver() -> Driver | None:
     if program is None:
         return None
     rows = _output(program, f"--query-gpu={FIELDS}", "--format=csv,noheader,nounits")
-    cards, version = [], ""
-    for line in rows.splitlines():
-        parts = [part.strip() for part in line.split(",")]
-        if len(parts) != len(FIELDS.split(",")) or not parts[0].isdigit():
-            continue
-        version = parts[2]
-        total, used = (int(part) * 2**20 if part.isdigit() else 0 for part in parts[3:5])
-        cards.append(Card(int(parts[0]), parts[1], total, used, _pair(parts[5]) or (0, 0)))
-    if not cards:
+    found = [line.partition(", ") for line in rows.splitlines() if _pair(line) and ", " in line]
+    if not found:
         return None
+    version, cards = found[0][0], tuple(name for _, _, name in found)
     named = re.search(r"CUDA Version: (\d+\.\d+)", _output(program))
-    return Driver(version, _pair(named.group(1)) if named else None, tuple(cards))
+    return Driver(version, _pair(named.group(1)) if named else None, cards)
 
 
 def why_no_cuda(driver: Driver | None) -> str:
@@ -67,7 +45,7 @@ def why_no_cuda(driver: Driver | None) -> str:
         return f"torch {torch.__version__} is built for CPUs only, and no NVIDIA driver answers here (nvidia-smi)"
     if built is None:
         return (
-            f"the driver lists {driver.cards[0].name if driver else 'a card'}, but torch {torch.__version__} is built "
+            f"the driver lists {driver.cards[0] if driver else 'a card'}, but torch {torch.__version__} is built "
             "for CPUs only: `make setup VARIANT=gpu` installs the other build"
         )
     if driver is None:

@@ -85,6 +85,7 @@ def check_sampling_memory(settings: ModelSection, demand: MemoryDemand) -> None:
         ModelError: as `check_memory`.
     """
     device = pick_device(settings.device)
+    _check_arithmetic(settings, device)
     weights = weigh(settings)
     if weights is None:
         return

@@ -36,7 +36,7 @@ def describe_environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "platform": {"system": platform.system(), "release": platform.release(), "machine": platform.machine()},
         "cpu": {
             "model": _cpu_model(),
@@ -50,7 +50,8 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """A distribution's version; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from spark_kernel.models.load import computes_in_bfloat16, models_folder
 from spark_kernel.models.memory import free_bytes
 from spark_kernel.models.preflight import show_bytes
 from spark_kernel.rollout.vllm_install import check_vllm
+from spark_kernel.runs.environment import installed_version
 
 LARGE = 10**9
 """Parameters of a model for which the arithmetic is said: small ones are float32 on any CPU."""
@@ -66,7 +67,7 @@ def packages() -> Finding:
     for requirement in map(Requirement, requires("spark-workbench") or []):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        found = _version(requirement.name)
+        found = installed_version(requirement.name)
         if found is None:
             wrong.append(f"{requirement.name} is missing")
         elif not requirement.specifier.contains(found, prereleases=True):
@@ -74,7 +75,7 @@ def packages() -> Finding:
     if wrong:
         return Finding("packages", State.FAIL, f"{'; '.join(wrong)}: run `make setup`.")
     names = ("spark-workbench", "torch", "transformers", "peft")
-    return Finding("packages", State.OK, ", ".join(f"{name} {_version(name)}" for name in names) + ".")
+    return Finding("packages", State.OK, ", ".join(f"{name} {installed_version(name)}" for name in names) + ".")
 
 
 def processor() -> Finding:
@@ -135,7 +136,7 @@ def kernels() -> Finding:
     if not torch.cuda.is_available():
         return Finding("kernels", State.OK, "Training uses PyTorch's own kernels (block and cached prefix forms).")
     if not can_compile(torch.device("cuda")):
-        return Finding("kernels", State.NOTE, "Triton is missing: training uses padded rows, several times slower.")
+        return Finding("kernels", State.NOTE, "Triton is missing: groups are not packed into one row, which is slower.")
     try:
         difference = _flex_against_plain()
     except (RuntimeError, OSError, ImportError) as error:  # the compiler's are RuntimeErrors
@@ -165,13 +166,6 @@ def _flex_against_plain() -> float:
     ours = torch.compile(flex_attention)(query, key, value, block_mask=mask)
     plain = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
     return float((ours - plain).abs().max())
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _home(path: Path) -> str:
