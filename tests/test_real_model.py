@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from spark_kernel.models.load import computes_in_bfloat16
 from spark_kernel.runs.reader import RunReader
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -30,7 +32,10 @@ VLLM = ["--rollout.engine=vllm", "--rollout.vllm.cache-gib=0.25"]
 
 @pytest.mark.parametrize("engine", [[], pytest.param(VLLM, marks=pytest.mark.vllm)], ids=["transformers", "vllm"])
 def test_a_round_of_smollm2(tmp_path: Path, engine: list[str]) -> None:
+    # The preset's bfloat16 where the processor has it; elsewhere it is emulated, and this takes six minutes.
+    dtype = "bfloat16" if computes_in_bfloat16(torch.device("cpu"), 135_000_000) else "float32"
     command = [sys.executable, "-m", "workbench", "run", "smollm2", "--out", str(tmp_path / "run"), *SMALL, *engine]
+    command.append(f"--model.dtype={dtype}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, env=os.environ)
     assert done.returncode == 0, done.stderr[-2000:]
     reader = RunReader(tmp_path / "run")
@@ -46,7 +51,7 @@ def test_a_round_of_smollm2(tmp_path: Path, engine: list[str]) -> None:
     assert "solve" in kinds
     assert kinds & {"pointwise", "pairwise", "reflection"}, "something was recycled"
     mismatches = [u.sampler_mismatch["mean_abs_logprob"] for u in report.updates if u.loss_tokens]
-    assert all(0 < mismatch < 0.1 for mismatch in mismatches), "bfloat16 rounds differently, and no more"
+    assert all(0 < mismatch < 0.1 for mismatch in mismatches), "another order of sums, or bfloat16, and no more"
 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
