@@ -18,6 +18,7 @@ from spark_kernel.config.sections import ModelSection
 from spark_kernel.errors import ModelError
 from spark_kernel.publish.base_model import UNKNOWN, BaseModel, describe_base, licence_of
 from spark_kernel.publish.export import ExportSource, find_source, write_export
+from spark_kernel.runs.configuration import read_config
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.training.lifecycle import fork_run
 from tests.helpers.fake_hub import TOKEN, FakeHub, Repository
@@ -73,7 +74,9 @@ def test_the_card_names_the_settings_and_no_folder_of_this_machine(lora: Trained
     assert table_row(body, "`model.path`") == ["`model`", "`builtin:starter`"]
     assert "`problems.jsonl`" not in body  # inside the options, below
     assert "'path': 'problems.jsonl'" in table_row(body, "`problems.options`")[0]
-    assert "`model.lora.rank`" in re.findall(r"Nearest preset: `quickstart`; it differs from that in (.*)", body)[0]
+    nearest, differing = re.findall(r"Nearest preset: `(.+?)`; it differs from that in (.*)", body)[0]
+    assert nearest == nearest_preset(read_config(lora.run))[0]
+    assert "`model.lora.rank`" in differing
     assert str(lora.run.parent) not in body
     assert str(tmp_path) not in body
     listed = set(re.findall(r"^\| `([a-z_.]+)` \|", body, flags=re.MULTILINE))
