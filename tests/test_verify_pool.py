@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from spark_kernel.errors import InputError
 from spark_kernel.records import ImagePart, ImageRef, Kind, Message, Origin, Parse, Problem, Score, Task, TextPart, View
 from spark_kernel.verify import VerifierPool, VerifyRequest, score_request
+from spark_kernel.verify import pool as pool_module
 from spark_kernel.verify.wire import decode_requests, encode_requests, score_in, score_out
 from tests.helpers.verify import HERE, request
 
@@ -370,3 +371,13 @@ def test_lone_surrogates_and_control_characters_survive() -> None:
     assert back.output == text
     score = Score(0.5, False, Parse.OK, text, text)
     assert score_in(json.loads(json.dumps(score_out(score)))) == score
+
+
+def test_a_worker_is_replaced_after_its_share_of_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "WORKER_LIFE", 4)
+    with VerifierPool(1, 5.0) as pool:
+        batches = [worker_pids(pool, 2) for _ in range(4)]
+        assert batches[0] == batches[1]
+        assert batches[2] == batches[3]
+        assert batches[0] != batches[2]
+        assert gone(*batches[0])

@@ -23,6 +23,8 @@ from spark_kernel.verify.worker_handle import LOAD_SECONDS, WorkerHandle, start_
 
 CHUNK = 128
 """Most items handed to a worker at once: enough to make the round trip cheap, few enough to share out the work."""
+WORKER_LIFE = 5_000
+"""Outputs after which a worker is replaced: its memory grows with the outputs it has read, and a run may be long."""
 POLL_SECONDS = 1.0
 MEMORY_BYTES = 4 << 30
 
@@ -149,8 +151,11 @@ class VerifierPool:
 
     def _assign(self, job: _Job) -> None:
         """Give every idle worker a chunk, starting workers as far as there is work for them."""
-        for worker in [worker for worker in self._workers if not worker.busy]:
-            if job.queue:
+        idle = [worker for worker in self._workers if not worker.busy]
+        worn = [worker for worker in idle if worker.handed >= WORKER_LIFE] if job.queue else []
+        self._discard(worn)
+        for worker in idle:
+            if job.queue and worker not in worn:
                 self._hand(worker, job)
         while job.queue and len(self._workers) < self._size:
             worker = WorkerHandle(self._memory_bytes)

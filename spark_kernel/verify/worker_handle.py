@@ -25,14 +25,15 @@ LOAD_SECONDS = 300.0
 class WorkerHandle:
     """One worker process and the chunk it is at.
 
-    `chunk` holds the caller's item numbers, `done` how many of them are answered; `item_started` is the time at
-    which the worker began the current one (None while it loads) and `item_cpu` the processor time it had used by then,
-    so that the deadline is the item's alone.
+    `chunk` holds the caller's item numbers, `done` how many of them are answered, `handed` how many items
+    all its chunks had; `item_started` is the time at which the worker began the current one (None while it loads) and
+    `item_cpu` the processor time it had used by then, so that the deadline is the item's alone.
     """
 
     def __init__(self, memory_bytes: int) -> None:
         self.chunk: Sequence[int] = ()
         self.done = 0
+        self.handed = 0
         self.item_started: float | None = None
         self.item_cpu = 0.0
         self.served = False
@@ -97,6 +98,7 @@ class WorkerHandle:
             OSError: the worker is gone.
         """
         self.chunk, self.done, self.item_started = chunk, 0, None
+        self.handed += len(chunk)
         self.loading_since = time.monotonic()
         self.connection.sendall(line)
 
