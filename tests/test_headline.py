@@ -1,4 +1,4 @@
-"""The headline: numbers of the run's own evaluations, paired change, and a sentence that claims no more than they show."""
+"""The headline: numbers of the evaluations, a paired change, and a sentence that claims no more than they show."""
 
 from __future__ import annotations
 
@@ -56,8 +56,10 @@ def test_sentence_claims_what_the_interval_shows(low: float, high: float, second
 def test_html_shows_ends_curve_and_chance(figures: dict[str, HeadlineFigure]) -> None:
     page = headline_html(tuple(figures.values()))
     for figure in figures.values():
-        assert f'data-headline="{figure.name}"' in page and figure.sentence in page
+        assert f'data-headline="{figure.name}"' in page
+        assert figure.sentence in page
     assert page.count("<circle") == sum(len(figure.rounds) for figure in figures.values())
-    assert page.count("stroke-dasharray") == 1 and "chance is 50%" in page
+    assert page.count("stroke-dasharray") == 1
+    assert "chance is 50%" in page
     assert not set("{}$`") & set(page)  # Gradio's HTML component would read them as a template
     assert "No held-out evaluation" in headline_html(())

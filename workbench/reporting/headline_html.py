@@ -55,7 +55,7 @@ def _change(figure: HeadlineFigure) -> str:
 
 
 def _curve(figure: HeadlineFigure) -> str:
-    """A curve over rounds from 0 % (bottom) to 100 % (top), with the chance line; its text alternative says the ends."""
+    """A curve over rounds, 0 % at the bottom, 100 % at the top, with the chance line; its label says the ends."""
     first, last = figure.rounds[0], figure.rounds[-1]
     points = [
         (4 + (WIDTH - 8) * (round - first) / max(1, last - first), 4 + (HEIGHT - 8) * (1 - value))

@@ -18,8 +18,8 @@ class HeadlineFigure:
     """One question's number over the held-out evaluations of a run.
 
     `name`: "solved" (greedy first answers; sampled ones where the loop was not evaluated), "judges" (balanced accuracy
-    on its own answers) or "loop" (final answers of the test-time loop). `rounds` ascend, 0 is before training; `values`,
-    `low` and `high` (95 % intervals) are as long; shares in [0, 1], None where undefined. `chance`: 0.5 for the
+    on its own answers) or "loop" (final answers of the test-time loop). `rounds` ascend, 0 is before training;
+    `values`, `low` and `high` (95 % intervals) are as long; shares, None where undefined. `chance`: 0.5 for the
     judge, None elsewhere. `change`: newest minus first on the problems of both, paired; None where there is one
     evaluation only or none shares a problem. `sentence`: what may be said.
     """
