@@ -12,6 +12,7 @@ from workbench.figures import PANELS, apply_theme, make_dashboard, mark_round, u
 from workbench.notebook.plotly_widget import FigureWidget, PageTheme
 from workbench.notebook.shared import DataPanel, Shared
 from workbench.notebook.style import note
+from workbench.reporting.headline_html import headline_html
 from workbench.views import Line, RoundSeries, RunView
 
 EMPTY = RoundSeries("", (), 0, "", (), (), (), (), (), Line(("round",), (), {}), ())
@@ -51,7 +52,7 @@ class Dashboard(DataPanel):
         if self._drawn != self._shown:
             series = view.series()
             update_dashboard(self.figures, series)
-            parts = [note(flag) for flag in series.flags]
+            parts = [headline_html(view.headline()), *(note(flag) for flag in series.flags)]
             if series.thinned:
                 parts.append(f'<p class="spark-muted">{html.escape(series.thinned)}</p>')
             self.flags.value = "".join(parts)

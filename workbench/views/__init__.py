@@ -14,6 +14,7 @@ from spark_kernel.evaluate.judge_metrics import CalibrationBin
 from workbench.views.chains import TRANSITIONS, Alternative, Chain, ChainStep, SelfCorrection, self_correction
 from workbench.views.comparison import ComparisonRow, RunPoint, RunsComparison, SettingRow, compare
 from workbench.views.funnel import Funnel, FunnelStep
+from workbench.views.headline import HeadlineFigure
 from workbench.views.judge import JudgeDetail, JudgeLine, judge_of_evaluation, judge_of_round
 from workbench.views.lines import Line
 from workbench.views.recycled import AnswersAt, Lineage, Output, RecycledRow, SourceAnswer
@@ -38,6 +39,7 @@ __all__ = [
     "Difference",
     "Funnel",
     "FunnelStep",
+    "HeadlineFigure",
     "ImageView",
     "JudgeDetail",
     "JudgeLine",

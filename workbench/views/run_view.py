@@ -11,6 +11,7 @@ from spark_kernel.runs.reader import RunReader
 from workbench.views.chains import SelfCorrection, self_correction
 from workbench.views.evaluation_rollouts import evaluation_detail, evaluation_table
 from workbench.views.funnel import Funnel, funnel
+from workbench.views.headline import HeadlineFigure, headline
 from workbench.views.judge import JudgeDetail, judge_of_evaluation, judge_of_round
 from workbench.views.recycled import Lineage, RecycledRow, lineage, recycled_rows
 from workbench.views.rollout_detail import RolloutDetail, rollout_detail
@@ -61,6 +62,10 @@ class RunView:
     def series(self, most: int = MOST_POINTS) -> RoundSeries:
         """Figures over rounds for the dashboard, thinned to about `most` points a curve."""
         return round_series(self.reader, most)
+
+    def headline(self) -> tuple[HeadlineFigure, ...]:
+        """Solved, judges itself, after the loop: from the first held-out evaluation to the newest."""
+        return headline(self.reader, self.series())
 
     def tables(self, round: int) -> RoundTables:
         """The recorded rows of a round."""

@@ -13,6 +13,7 @@ from workbench.app.context import AppContext
 from workbench.app.markup import heading, paragraph, share, table
 from workbench.app.plots import plot_data, stamp
 from workbench.figures import Theme, calibration_figure, confusion_figure, make_figure, transitions_figure
+from workbench.reporting.headline_html import headline_html
 from workbench.views import JudgeDetail, JudgeLine, RunView
 
 CONFUSIONS = 4
@@ -24,6 +25,7 @@ OVER_ROUNDS = ("judge", "verdicts")
 class RewardsTab:
     """The components of the tab."""
 
+    headline: gr.HTML
     over_rounds: tuple[gr.Plot, ...]
     place: gr.HTML
     judges: gr.HTML
@@ -34,7 +36,15 @@ class RewardsTab:
     @property
     def outputs(self) -> list[Any]:
         """Everything that `fill_rewards` fills."""
-        return [*self.over_rounds, self.place, self.judges, *self.confusions, self.calibration, self.transitions]
+        return [
+            self.headline,
+            *self.over_rounds,
+            self.place,
+            self.judges,
+            *self.confusions,
+            self.calibration,
+            self.transitions,
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,7 @@ class Judged:
 
 def build_rewards() -> RewardsTab:
     """Make the tab's components; call it inside `gr.Tab`."""
+    headline = gr.HTML("", js_on_load=None)
     over_rounds = tuple(gr.Plot(show_label=False, elem_classes="sw-plot") for _ in OVER_ROUNDS)
     place = gr.HTML("", js_on_load=None)
     confusions = []
@@ -61,7 +72,7 @@ def build_rewards() -> RewardsTab:
         calibration = gr.Plot(show_label=False, elem_classes="sw-plot", min_width=340)
         transitions = gr.Plot(show_label=False, elem_classes="sw-plot", min_width=340)
     judges = gr.HTML("", js_on_load=None)
-    return RewardsTab(over_rounds, place, judges, tuple(confusions), calibration, transitions)
+    return RewardsTab(headline, over_rounds, place, judges, tuple(confusions), calibration, transitions)
 
 
 def fill_rewards(
@@ -77,6 +88,7 @@ def fill_rewards(
         ("curves", fresh, theme), lambda: [plot_data(make_figure(name, series, theme)) for name in OVER_ROUNDS]
     )
     out: dict[Any, Any] = dict(zip(tab.over_rounds, curves, strict=True))
+    out[tab.headline] = context.kept.get(("headline", fresh), lambda: headline_html(view.headline()))
     evaluated = tuple(number for number in view.evaluations() if round is None or number <= round)
     place = evaluated or round
     judged = context.kept.get(("judged", fresh, place, theme), lambda: _judged(view, round, evaluated, theme))

@@ -35,6 +35,7 @@ from workbench.reporting.figure_rows import (
     percent,
     show_figure,
 )
+from workbench.reporting.headline_html import headline_html
 from workbench.reporting.report_page.files import writing
 from workbench.views import Chain, JudgeDetail, Preset, RunView, SelfCorrection
 
@@ -88,6 +89,7 @@ def page_html(view: RunView) -> str:
     return environment.from_string(source).render(
         snapshot=snapshot,
         series=series,
+        headline=Markup(headline_html(view.headline())),
         panels=PANELS,
         figures=_script_json({name: json.loads(figure.to_json()) for name, figure in figures.items()}),
         figure_names=list(figures),
