@@ -121,6 +121,16 @@ class TestGuardOfWhatIsPosted:
 
         assert [status == 429 for status in run_async(many())] == [False, False, False, True, True]
 
+    def test_a_question_that_was_taken_has_paid_for_the_reading_of_its_answer(self) -> None:
+        stream = f"{API}/queue/data?session_hash=s1"
+
+        async def ask_then_read() -> list[int]:
+            async with client(limits=replace(LOCAL, requests_per_second=0.01, burst=1)) as http:
+                joined = await http.post(f"{API}/queue/join", json=JOINS)
+                return [joined.status_code, *[(await http.get(stream)).status_code for _ in range(2)]]
+
+        assert run_async(ask_then_read()) == [200, 200, 429]  # one reading for one question
+
     def test_what_is_not_answered_yet_is_bounded(self) -> None:
         held = asyncio.Event()
 

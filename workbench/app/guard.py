@@ -35,16 +35,17 @@ READ = re.compile(
 )
 """What may be read, besides images that were uploaded. Gradio would also fetch a file that is named by a URL."""
 JOIN, RUN, UPLOAD = f"{API}/queue/join", f"{API}/run/predict", f"{API}/upload"
+STREAM = f"{API}/queue/data"
 ENDINGS = (f"{API}/cancel", f"{API}/reset")
 LOGIN, LOGOUT = "/login", "/logout"
 WRITE = (JOIN, RUN, UPLOAD, *ENDINGS, LOGIN, LOGOUT)
 """What may be posted to, with or without a slash at the end: the page's events, their end, an image, the password."""
 FILE = f"{API}/file="
 PACED = re.compile(r"/(?:|config/?|gradio_api/(?:file=.*|info/?|heartbeat/.*|queue/.*|upload_progress))")
-"""What of reading counts towards a client's pace; assets do not. All that is posted does."""
+"""What of reading counts towards a client's pace, unless it is the answer to a question; assets do not. All posts do."""
 QUERIES = {
     "/": ("run", "round", "sample", "tab", "held_out", "__theme"),
-    f"{API}/queue/data": ("session_hash",), f"{API}/info": ("all_endpoints",),
+    STREAM: ("session_hash",), f"{API}/info": ("all_endpoints",),
 }  # fmt: skip
 """The parts of an address that are passed on; of what is posted to, those of the page."""
 QUERY_BYTES = 2_000
@@ -120,7 +121,9 @@ class Guard:
             raise Refused(404, "There is nothing here.")
         if len(scope.get("query_string", b"")) > QUERY_BYTES:
             raise Refused(414, REFUSED)
-        self._check_pace(method, path, client)
+        session = _session(scope) if method != "POST" and path == STREAM else None
+        if session is None or not self._sessions.take(session):
+            self._check_pace(method, path, client)
         # What comes later asks this for the client, too.
         inner = {
             **scope, "client": (client, 0), "headers": trusted(scope["headers"], self._access, host),
@@ -134,10 +137,7 @@ class Guard:
             # An upload is answered when it is whole and checked: there is nothing between to tell.
             await self._answer(send, 200, b'data: {"msg": "done"}\n\n', b"text/event-stream")
         else:
-            if (
-                path == f"{API}/queue/data"
-                and dict(parse_qsl(inner["query_string"].decode("latin-1"))).get("session_hash") not in self._sessions
-            ):
+            if path == STREAM and session not in self._sessions:
                 raise Refused(404, "There is nothing here.")
             await self._app(inner, receive, self._with_headers(send))
 
@@ -286,6 +286,11 @@ class Guard:
 
     async def _answer(self, send: Send, status: int, body: bytes, kind: bytes, headers: Headers | None = None) -> None:
         await respond(send, status, body, [(b"content-type", kind), *self._headers, *(headers or [])])
+
+
+def _session(scope: Scope) -> str | None:
+    """The session whose messages a request wants to read."""
+    return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"))).get("session_hash")
 
 
 def _query(method: str, path: str, query: bytes) -> bytes:

@@ -53,18 +53,29 @@ class OpenRequests:
 
 
 class KnownSessions:
-    """The sessions that asked for something lately; only they have a stream to read."""
+    """The sessions that asked for something lately; only they have a stream to read.
+
+    What was asked for has paid for its answer: one reading for each time a session joined does not count towards the
+    pace, or a question would be computed and its answer refused.
+    """
 
     def __init__(self, most: int = MOST_CLIENTS) -> None:
         self._most = most
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._paid: OrderedDict[str, int] = OrderedDict()
 
     def add(self, session: str) -> None:
         """This session joined the queue."""
-        self._known[session] = None
-        self._known.move_to_end(session)
-        while len(self._known) > self._most:
-            self._known.popitem(last=False)
+        self._paid[session] = self._paid.get(session, 0) + 1
+        self._paid.move_to_end(session)
+        while len(self._paid) > self._most:
+            self._paid.popitem(last=False)
+
+    def take(self, session: str) -> bool:
+        """Whether this reading is paid for by a joining that was not read yet; then it is now."""
+        if not self._paid.get(session):
+            return False
+        self._paid[session] -= 1
+        return True
 
     def __contains__(self, session: object) -> bool:
-        return session in self._known
+        return session in self._paid
