@@ -42,7 +42,7 @@ WRITE = (JOIN, RUN, UPLOAD, *ENDINGS, LOGIN, LOGOUT)
 """What may be posted to, with or without a slash at the end: the page's events, their end, an image, the password."""
 FILE = f"{API}/file="
 PACED = re.compile(r"/(?:|config/?|gradio_api/(?:file=.*|info/?|heartbeat/.*|queue/.*|upload_progress))")
-"""What of reading counts towards a client's pace, unless it is the answer to a question; assets do not. All posts do."""
+"""What of reading counts towards a client's pace, unless it answers a question; assets do not. All posts do."""
 QUERIES = {
     "/": ("run", "round", "sample", "tab", "held_out", "__theme"),
     STREAM: ("session_hash",), f"{API}/info": ("all_endpoints",),
