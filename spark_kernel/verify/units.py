@@ -26,6 +26,8 @@ CUBIC = re.compile(r"^(?:cubic|cu\.?|立方)\s*|\s*cubed$")
 POWER = re.compile(r"\s*\^\s*(?:\{\s*(-?\d)\s*\}|(-?\d))$|(?<=[A-Za-z])([23])$")
 PER = re.compile(r"\s*(?:/|\bper\b|\ban?\b|每)\s*")
 TIMES = re.compile(r"\s*(?:\\cdot|\*|(?<=[A-Za-z])-(?=[A-Za-z]))\s*|\s+")
+IN_ALL = re.compile(r"[\s,]*\b(?:in\s+total|in\s+all|altogether|all\s+together|overall|total)\s*$", re.IGNORECASE)
+"""What says no more than that this is the sum."""
 NOTE = re.compile(r"(?<=\w)\s*\([A-Za-z ]+\)$")
 
 
@@ -33,6 +35,7 @@ NOTE = re.compile(r"(?<=\w)\s*\([A-Za-z ]+\)$")
 def read_tail(text: str) -> tuple[int, bool, Unit] | None:
     """Scale, percent and unit of what follows the digits; None where it is none of these."""
     text = without_text_commands(text) if "\\text" not in text else " " + without_text_commands(text)
+    text = IN_ALL.sub("", text)
     scale, spaced = 1, text[:1].isspace()
     for word, factor in SCALES.items():
         if match := re.match(rf"\s*{word}(?:s?\b|(?<=[万亿]))", text):
