@@ -13,7 +13,8 @@ from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.writer import RunWriter
 from tests.helpers.recorded_runs import CONFIG, ENVIRONMENT, make_evaluation, make_round, write_round
-from workbench.app.detail import sample_html, sample_link
+from workbench.app.detail import sample_html
+from workbench.app.links import sample_link
 from workbench.app.markup import escape, table
 from workbench.app.samples import (
     ALL_ROUNDS,

@@ -6,8 +6,10 @@ import html
 from collections.abc import Sequence
 from functools import lru_cache
 
-from spark_kernel.records import Kind
+from spark_kernel.records import Kind, Message, TextPart
+from spark_kernel.test_time.steps import Step
 from workbench.app.live import LiveChain, StepCard
+from workbench.app.story import ACCEPTED, REJECTED, UNREADABLE, ending, turns
 from workbench.model_text import markdown_html
 from workbench.text_diff import diff_html
 
@@ -22,13 +24,16 @@ STATES = {
 }
 LIVE_LIMIT = 20_000
 """Characters of an unfinished step that are shown: its end."""
+SHOWN_MESSAGES = 4
+"""Messages of a prompt that are shown: the last ones."""
 REMEMBERED = 64
 """Finished texts, and differences, that are kept as HTML."""
 
 
 def chains_html(chains: Sequence[LiveChain]) -> str:
-    """The sides of a comparison, one below the other."""
-    return one_block("".join(_chain(chain, "AB"[i] if len(chains) > 1 else "") for i, chain in enumerate(chains)))
+    """The sides of a comparison, side by side where there is room."""
+    sides = "".join(_chain(chain, "AB"[i] if len(chains) > 1 else "") for i, chain in enumerate(chains))
+    return one_block(f'<div class="sw-sides sw-two">{sides}</div>' if len(chains) > 1 else sides)
 
 
 def status_line(chains: Sequence[LiveChain]) -> str:
@@ -60,14 +65,36 @@ def _chain(chain: LiveChain, letter: str) -> str:
     return (
         f'<div class="sw-chain"><div class="sw-head"><h2>{html.escape(name)}</h2>'
         f'<span class="sw-chip sw-state-{chain.state}">{html.escape(_state(chain))}</span>{_badge(chain)}</div>'
-        f'<div class="sw-columns">{body}</div>{_outcome(chain)}</div>'
+        f'{_story(chain)}<div class="sw-columns">{body}</div>{_outcome(chain)}</div>'
     )
 
 
+def _story(chain: LiveChain) -> str:
+    """The chain in one line: every answer, what was said of it, and the end."""
+    parts = []
+    for turn in turns(chain):
+        answer = "..." if turn.writing else "no answer" if turn.answer is None else html.escape(turn.answer)
+        said = f" {verdict_chip(turn.said)}" if turn.said else ""
+        parts.append(f'<span class="sw-turn"><b>{answer}</b>{said}</span>')
+    if not parts:
+        return ""
+    end = ending(chain)
+    told = f'<span class="sw-end">: {html.escape(end)}</span>' if end else ""
+    return f'<p class="sw-story">{", ".join(parts)}{told}</p>'
+
+
+def verdict_chip(said: str) -> str:
+    """What the model said of an answer, in word, colour and shape."""
+    mark, style = {ACCEPTED: ("\u2713", "yes"), REJECTED: ("\u2717", "no"), UNREADABLE: ("?", "unreadable")}[said]
+    return f'<span class="sw-chip sw-said-{style}"><span aria-hidden="true">{mark}</span> {said}</span>'
+
+
 def _badge(chain: LiveChain) -> str:
+    examples = '<span class="sw-chip">asked with worked examples</span>' if chain.examples else ""
     if any(card.verified for card in chain.steps):
-        return '<span class="sw-chip sw-verified">a verifier compared the answers with the gold answer</span>'
-    return f'<span class="sw-chip sw-unverified">{SELF_JUDGED}</span>'
+        compared = "a verifier compared the answers with the gold answer"
+        return f'<span class="sw-chip sw-verified">{compared}</span>{examples}'
+    return f'<span class="sw-chip sw-unverified">{SELF_JUDGED}</span>{examples}'
 
 
 def _state(chain: LiveChain) -> str:
@@ -96,8 +123,29 @@ def _card(chain: LiveChain, card: StepCard) -> str:
         cost = f"{step.tokens} tokens, {step.completion.seconds:.1f} s{cut}"
     return (
         f'<div class="sw-card"><div class="sw-card-head"><span>Step {card.index + 1}{about}</span>{mark}</div>{body}'
-        f'{_reading(card)}{_change(chain, card)}<div class="sw-cost">{cost}</div></div>'
+        f'{_reading(card)}{_change(chain, card)}{_prompt(card)}<div class="sw-cost">{cost}</div></div>'
     )
+
+
+def _prompt(card: StepCard) -> str:
+    """The prompt of a finished step, folded away."""
+    if card.step is None:
+        return ""
+    prompt = _messages(card.step.messages)
+    return f'<details class="sw-prompt"><summary>what the model was asked</summary>{prompt}</details>'
+
+
+@lru_cache(REMEMBERED)
+def _messages(messages: tuple[Message, ...]) -> str:
+    shown = [f"<h4>{html.escape(message.role)}</h4><pre>{html.escape(_text_of(message))}</pre>" for message in messages]
+    hidden = len(shown) - SHOWN_MESSAGES
+    before = f"<p>{hidden} earlier messages are worked examples.</p>" if hidden > 0 else ""
+    return before + "".join(shown[-SHOWN_MESSAGES:])
+
+
+def _text_of(message: Message) -> str:
+    """A message's text, with a mark where an image stands."""
+    return "".join(part.text if isinstance(part, TextPart) else "[image]" for part in message.parts)
 
 
 @lru_cache(REMEMBERED)
@@ -120,8 +168,8 @@ def _reading(card: StepCard) -> str:
         read = "no answer could be read" if step.answer is None else f"answer: <b>{html.escape(step.answer)}</b>"
         return f'<div class="sw-read">{read}{_finding(card)}</div>'
     if step.verdict is None:
-        return f'<div class="sw-read">no verdict could be read ({html.escape(str(step.parse))})</div>'
-    says = {"Yes": "right", "No": "wrong"}[step.verdict]
+        return f'<div class="sw-read">{verdict_chip(UNREADABLE)} ({html.escape(str(step.parse))})</div>'
+    chip = verdict_chip({"Yes": ACCEPTED, "No": REJECTED}[step.verdict])
     sure = ""
     if card.yes is not None:
         percent = f"{card.yes:.0%}"
@@ -129,7 +177,15 @@ def _reading(card: StepCard) -> str:
             f'<div class="sw-sure"><span>probability of "Yes": <b>{percent}</b></span>'
             f'<span class="sw-bar"><span style="width: {percent}"></span></span></div>'
         )
-    return f'<div class="sw-read">verdict: <b>{step.verdict}</b> (the model takes the answer for {says})</div>{sure}'
+    return f'<div class="sw-read">{chip}{_meanings(step)}</div>{sure}'
+
+
+def _meanings(step: Step) -> str:
+    """What the words in the judge's box mean, where the prompt asked for others than Yes and No."""
+    if not step.label_map or set(step.label_map) == {"Yes", "No"}:
+        return ""
+    meant = ", ".join(f"{word} means {meaning}" for word, meaning in step.label_map.items())
+    return f'<div class="sw-cost">{html.escape(meant)} here</div>'
 
 
 def _finding(card: StepCard) -> str:

@@ -20,7 +20,8 @@ from spark_kernel.runs.layout import RUN_JSON
 from spark_kernel.runs.status import RunState, RunSummary, list_runs
 from workbench.views.run_view import RunView
 
-STARTER = next(iter(BUILT_IN))
+STARTERS = tuple(reversed(BUILT_IN))
+"""The models that ship with the package, the one that is offered first first."""
 SHOWN_CHECKPOINTS = 40
 """Checkpoints of one run that are offered: the newest ones."""
 LISTED_SECONDS = 1.0
@@ -42,6 +43,11 @@ class ModelChoice:
     round: int | None = None
     settings: ModelSection | None = None
 
+    @property
+    def run_name(self) -> str:
+        """The name of the run that a checkpoint is of."""
+        return self.name.rpartition(", round ")[0]
+
 
 @dataclass(slots=True)
 class Catalog:
@@ -49,7 +55,7 @@ class Catalog:
 
     Args:
         runs_root: folder of runs; it need not exist yet.
-        models: models offered besides the starter model: hub ids, folders, built-in or downloaded names.
+        models: models offered besides the starter models: hub ids, folders, built-in or downloaded names.
         recorded: folders of runs that are shown wherever the app runs, by name.
         downloaded: whether models that `workbench models get` fetched are offered too.
         settings: how `models` are loaded and their prompts written, by name; the usual way where absent.
@@ -95,7 +101,7 @@ class Catalog:
 
     def model_choices(self) -> list[ModelChoice]:
         """The models that may be asked, the preferred one first."""
-        found = {name: ModelChoice(name, name, settings=self.settings.get(name)) for name in (*self.models, STARTER)}
+        found = {name: ModelChoice(name, name, settings=self.settings.get(name)) for name in (*self.models, *STARTERS)}
         if self.downloaded and models_folder().is_dir():
             for config in sorted(models_folder().glob("*/config.json")):
                 if not config.parent.name.startswith("."):

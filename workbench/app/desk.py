@@ -30,14 +30,17 @@ DEFAULT_NEW_TOKENS = 512
 CLOSING_SECONDS = 5.0
 SMALL_PARAMETERS = 20_000_000
 """Below this a second thread costs more than it gains, all the more on a busy machine."""
+NEEDS_EXAMPLES = 1_000_000_000
+"""A language model of fewer parameters that nobody trained for this boxes hardly an answer without worked examples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Respondent:
     """A loaded model, ready to be asked.
 
-    `context`: most tokens of prompt and output together; `eyes`: whether it reads images; `examples`: whether its run
-    was trained with worked examples before every prompt; `threads`: how many torch may use, None for its own choice.
+    `context`: most tokens of prompt and output together; `eyes`: whether it reads images; `examples`: whether worked
+    examples stand before every prompt, as its run had them or as a small model needs them; `threads`: how many torch
+    may use, None for its own choice.
     """
 
     engine: RolloutEngine
@@ -54,6 +57,13 @@ Load = Callable[[ModelChoice], Respondent]
 @dataclass(frozen=True, slots=True)
 class Loading:
     """The model is being read from disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How the model is asked: with worked examples before every prompt or without."""
+
+    examples: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,7 @@ class Ended:
     seconds: float
 
 
-Tell = Callable[["ChainEvent | Loading | Finding | Ended"], None]
+Tell = Callable[["ChainEvent | Loading | Manner | Finding | Ended"], None]
 
 
 @dataclass(slots=True)
@@ -211,6 +221,7 @@ class ModelDesk:
 
             torch.set_num_threads(respondent.threads)
         problem = question.problem
+        job.tell(Manner(respondent.examples))
         if respondent.examples:
             problem = replace(problem, meta={**problem.meta, META: True})
         longest = min(question.new_tokens or DEFAULT_NEW_TOKENS, respondent.context // 2)
@@ -252,6 +263,7 @@ def load_respondent(choice: ModelChoice) -> Respondent:
     import torch
 
     from spark_kernel.config.sections import ModelSection
+    from spark_kernel.models.load import BUILT_IN
     from spark_kernel.models.policy import load_policy
     from spark_kernel.rollout.transformers_engine import TransformersEngine
     from spark_kernel.runs.checkpoints import verify_checkpoint
@@ -278,6 +290,6 @@ def load_respondent(choice: ModelChoice) -> Respondent:
         encode=encoder.output_ids,
         context=policy.loaded.context_length,
         eyes=encoder.reads_images,
-        examples=examples,
+        examples=examples or (choice.run is None and choice.path not in BUILT_IN and size < NEEDS_EXAMPLES),
         threads=1 if size < SMALL_PARAMETERS else torch.get_num_threads(),
     )

@@ -6,11 +6,11 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from urllib.parse import urlencode
 
 from spark_kernel.errors import InputError
 from spark_kernel.problems.images import open_image
 from workbench.app.cards import one_block
+from workbench.app.links import sample_link
 from workbench.model_text import markdown_html, raw_html
 from workbench.value_text import show
 from workbench.views import ImageView, RolloutDetail
@@ -47,12 +47,6 @@ def sample_html(run: str, detail: RolloutDetail, *, held_out: bool, image_pixels
         _group(detail),
     ]
     return one_block(f'<div class="sw-card sw-detail">{"".join(parts)}</div>')
-
-
-def sample_link(run: str, round: int, sample: str, *, held_out: bool) -> str:
-    """A link that opens the page at this sample."""
-    place = {"run": run, "round": str(round), "sample": sample}
-    return "?" + urlencode(place | ({"held_out": "1"} if held_out else {}))
 
 
 def _facts(facts: Sequence[tuple[str, object]]) -> str:

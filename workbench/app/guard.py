@@ -19,6 +19,7 @@ from workbench.app.access import Access
 from workbench.app.asgi import App, Message, Receive, Scope, Send, all_of, body_of, one_of, replay, respond
 from workbench.app.forwarded import client_of, forwarded_host, host_name, same_origin, trusted
 from workbench.app.limits import Limits
+from workbench.app.links import NAMES as LINK_NAMES
 from workbench.app.pace import KnownSessions, OpenRequests, Pace
 from workbench.app.payload import REFUSED, Door
 from workbench.app.upload_form import file_of_form
@@ -44,11 +45,11 @@ FILE = f"{API}/file="
 PACED = re.compile(r"/(?:|config/?|gradio_api/(?:file=.*|info/?|heartbeat/.*|queue/.*|upload_progress))")
 """What of reading counts towards a client's pace, unless it answers a question; assets do not. All posts do."""
 QUERIES = {
-    "/": ("run", "round", "sample", "tab", "held_out", "__theme"),
+    "/": (*LINK_NAMES, "__theme"),
     STREAM: ("session_hash",), f"{API}/info": ("all_endpoints",),
 }  # fmt: skip
 """The parts of an address that are passed on; of what is posted to, those of the page."""
-QUERY_BYTES = 2_000
+QUERY_BYTES = 6_000
 BODY_SECONDS = 30.0
 """Longest that a client may take to send a body."""
 CONTENT_POLICY = (

@@ -15,7 +15,7 @@ from spark_kernel.test_time.events import (
     VerdictProbability,
 )
 from spark_kernel.test_time.steps import Attempt, Step
-from workbench.app.desk import Ended, Finding, Loading
+from workbench.app.desk import Ended, Finding, Loading, Manner
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class LiveChain:
     """One model's side of the comparison.
 
     `state`: "waiting", "loading", "running", "done", "stopped" or "failed". `gold`: whether a gold answer was given.
-    `seconds`: of the whole chain once it has ended.
+    `seconds`: of the whole chain once it has ended. `examples`: whether worked examples stand before every prompt.
     """
 
     model: str
@@ -53,6 +53,7 @@ class LiveChain:
     attempt: Attempt | None = None
     problem: str = ""
     seconds: float | None = None
+    examples: bool = False
 
     @property
     def over(self) -> bool:
@@ -73,11 +74,13 @@ class LiveChain:
         return any(step.kind.judges and step.about == final for step in self.attempt.steps)
 
 
-def tell(chain: LiveChain, event: ChainEvent | Loading | Finding | Ended) -> LiveChain:
+def tell(chain: LiveChain, event: ChainEvent | Loading | Manner | Finding | Ended) -> LiveChain:
     """The chain after an event."""
     match event:
         case Loading():
             return replace(chain, state="loading")
+        case Manner():
+            return replace(chain, examples=event.examples)
         case StepStarted():
             card = StepCard(event.index, event.kind, event.about)
             return replace(chain, state="running", steps=(*chain.steps, card))
@@ -100,7 +103,7 @@ def tell(chain: LiveChain, event: ChainEvent | Loading | Finding | Ended) -> Liv
     raise AssertionError(f"an event of an unknown kind: {event}")
 
 
-def tell_all(chain: LiveChain, events: Sequence[ChainEvent | Loading | Finding | Ended]) -> LiveChain:
+def tell_all(chain: LiveChain, events: Sequence[ChainEvent | Loading | Manner | Finding | Ended]) -> LiveChain:
     """The chain after several events, in order."""
     for event in events:
         chain = tell(chain, event)

@@ -1,4 +1,4 @@
-// Keys and the marked row of the table of samples, and the switch between light and dark.
+// Keys, the marked row of the table of samples, and the address, which follows what is shown (links.py reads it).
 (() => {
   const rows = () => [...document.querySelectorAll('#sw-samples tr[data-id]')];
   const shown = element => element && element.offsetParent !== null;
@@ -28,11 +28,102 @@
     }, 100);
   };
 
-  // Shown at once, for a question may have to wait for others; the server's own words follow.
-  window.swWaiting = () => {
+  // --- the address ---
+  const MOST = 5500;  // guard.py takes 6,000 bytes
+  const USUAL = { scope: 'this round', preset: 'all', kind: 'any', finding: 'any', text: '' };
+  const OF_A_RUN = ['rounds', 'samples', 'rewards'];
+  let question = null;
+
+  const go = (place, push) => {
+    const parts = new URLSearchParams();
+    for (const [name, value] of Object.entries(place)) {
+      if (value !== null && value !== undefined && value !== '') parts.set(name, value);
+    }
+    const address = '?' + parts;
+    if (address.length > MOST) return false;
+    if (address !== location.search) history[push ? 'pushState' : 'replaceState'](null, '', address);
+    return true;
+  };
+  const filters = (scope, preset, kind, finding, text) => {
+    const given = { scope, preset, kind, finding, text };
+    return Object.fromEntries(Object.entries(given).filter(([name, value]) => value !== USUAL[name]));
+  };
+  addEventListener('popstate', () => location.reload());
+
+  window.swPlace = values => {
+    const [tab, run, round, , scope, preset, kind, finding, text, picked] = values;
+    if (tab === 'live') go(question || { tab }, true);
+    else if (!OF_A_RUN.includes(tab)) go({ tab }, true);
+    else if (run) {
+      const place = { tab, run, round };
+      go(tab === 'samples' ? { ...place, ...filters(scope, preset, kind, finding, text), sample: picked } : place, true);
+    }
+    return values;
+  };
+
+  window.swFilters = values => {
+    const [run, round, scope, preset, kind, finding, text] = values;
+    if (shown(document.querySelector('#sw-samples'))) {
+      go({ tab: 'samples', run, round, ...filters(scope, preset, kind, finding, text) }, false);
+    }
+  };
+
+  window.swSample = link => {
+    if (!link) return;
+    const chosen = new URLSearchParams(link);
+    const now = Object.fromEntries(new URLSearchParams(location.search));
+    const kept = Object.fromEntries(Object.keys(USUAL).filter(name => name in now).map(name => [name, now[name]]));
+    go({ tab: 'samples', ...kept, ...Object.fromEntries(chosen) }, false);
+  };
+
+  // --- a question ---
+  window.swAsked = values => {
+    // Shown at once, for a question may have to wait for others; the server's own words follow.
     const status = document.querySelector('#sw-status .sw-live');
     if (status) status.textContent = 'Waiting for its turn ...';
+    const [text, a, b, image, gold, verifier, temperature, tokens, reflections, view, seed, faithful] = values;
+    question = image ? null : {
+      question: text, a, b: b === 'no second model' ? '' : b, gold, verifier: gold ? verifier : '', temperature, tokens,
+      reflections, view, seed, faithful: faithful ? '1' : '',
+    };
+    if (!go(question || { tab: 'live' }, true)) question = null;
+    const answers = document.querySelector('#sw-answers');
+    if (answers && answers.getBoundingClientRect().top > innerHeight * 0.5) {
+      document.querySelector('#sw-status').scrollIntoView({ behavior: 'smooth', block: 'start' });
+    }
   };
+
+  window.swCopyLink = async () => {
+    const status = document.querySelector('#sw-status .sw-live');
+    const say = text => { if (status) status.textContent = text; };
+    if (!question) return say('Ask first: the link is to a question that was asked, without an image, and not too long.');
+    try {
+      await navigator.clipboard.writeText(location.href);
+      say('The link is copied: it asks the same question in the same way.');
+    } catch {
+      say('The browser does not let the page copy: take the address from the bar above.');
+    }
+  };
+
+  // A gold answer that came with an example goes when the question is written anew; one that was typed stays.
+  let filled;
+  window.swFilled = gold => { filled = gold; };
+  window.swGoldOf = gold => (filled === undefined || gold === filled ? '' : gold);
+
+  window.swOpened = gold => {
+    filled = gold;
+    if (new URLSearchParams(location.search).has('question')) {
+      setTimeout(() => document.querySelector('#sw-ask')?.click(), 100);
+    }
+  };
+
+  document.addEventListener('keydown', event => {
+    if (event.key !== 'Enter' || event.isComposing || !event.target.closest('#sw-question textarea')) return;
+    event.stopPropagation();  // Gradio's box has it the other way round
+    if (event.shiftKey) return;
+    event.preventDefault();
+    document.querySelector('#sw-ask')?.click();
+  }, true);
 
   const move = by => {
     const all = rows();

@@ -6,31 +6,39 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qs
 
 import gradio as gr
 
-from spark_kernel.errors import InputError, SparkError
-from workbench.app.cards import notice, one_block
+from spark_kernel.errors import InputError
 from workbench.app.context import AppContext
-from workbench.app.markup import paragraph
+from workbench.app.filling import (
+    ABOUT,
+    FOLLOW_SECONDS,
+    LIVE,
+    REWARDS,
+    ROUNDS,
+    RUNS,
+    SAMPLES,
+    Bar,
+    Parts,
+    follower,
+    outputs_of,
+    refiller,
+    switcher,
+)
+from workbench.app.opening import opened, opener
 from workbench.app.payload import Door, door_of
-from workbench.app.samples import ANY, HELD_OUT, THIS_ROUND, SampleQuery
-from workbench.app.tabs.about import about_html
-from workbench.app.tabs.live import NONE, LiveTab, build_live
-from workbench.app.tabs.rewards import RewardsTab, build_rewards, fill_rewards
-from workbench.app.tabs.rounds import RoundsTab, build_rounds, fill_rounds, fill_texts
-from workbench.app.tabs.runs import RunsTab, build_runs, runs_html
-from workbench.app.tabs.samples import CHOOSE, SamplesTab, build_samples, fill_sample, fill_table, make_query
-from workbench.figures import Theme
-from workbench.views import Preset
+from workbench.app.tabs.live import LiveTab, build_live
+from workbench.app.tabs.rewards import build_rewards
+from workbench.app.tabs.rounds import build_rounds
+from workbench.app.tabs.runs import build_runs
+from workbench.app.tabs.samples import build_samples
 
 TITLE = "SPARK workbench"
-LIVE, ROUNDS, SAMPLES, REWARDS, RUNS, ABOUT = "live", "rounds", "samples", "rewards", "runs", "about"
-TABS = (LIVE, ROUNDS, SAMPLES, REWARDS, RUNS, ABOUT)
-OF_A_RUN = (ROUNDS, SAMPLES, REWARDS)
-FOLLOW_SECONDS = 5.0
 LOG_OUT = '<form method="post" action="logout"><button type="submit">Log out</button></form>'
+PLACE = "(...values) => window.swPlace(values)"
+"""The address follows what is shown (page.js); links.py reads it again."""
+OPENED = "(...values) => { window.swOpened(...values); }"
 READ_THEME = "() => document.body.classList.contains('dark') ? 'dark' : 'light'"
 SWITCH_THEME = "() => document.body.classList.toggle('dark') ? 'dark' : 'light'"
 
@@ -84,33 +92,6 @@ class Page:
     live: LiveTab
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """What is chosen for all tabs of a run, and what the page knows of itself."""
-
-    row: gr.Row
-    run: gr.Dropdown
-    round: gr.Slider
-    state: gr.HTML
-    timer: gr.Timer
-    theme: gr.Textbox
-    active: gr.Textbox
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Everything that is filled from outside its own tab."""
-
-    bar: Bar
-    tabs: gr.Tabs
-    live: LiveTab
-    rounds: RoundsTab
-    samples: SamplesTab
-    rewards: RewardsTab
-    runs: RunsTab
-    about: gr.HTML
-
-
 def build_page(context: AppContext) -> Page:
     """Put the page together. Nothing is read from a run before a browser asks for it."""
     with PageBlocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(1800, 1800)) as blocks:
@@ -155,9 +136,9 @@ def _lay_out(context: AppContext) -> Parts:
         with gr.Tab("About", id=ABOUT) as about_tab:
             about = gr.HTML("", js_on_load=None)
     parts = Parts(bar, tabs, live, rounds, samples, rewards, runs, about)
-    refill = _refiller(context, parts)
+    refill = refiller(context, parts)
     inputs = [active, run, round, theme, *samples.filters, samples.picked]
-    outputs = _outputs(parts)
+    outputs = outputs_of(parts)
     quiet: dict[str, Any] = {
         "queue": False, "show_progress": "hidden", "api_visibility": "private", "preprocess": False,
     }  # fmt: skip
@@ -165,200 +146,20 @@ def _lay_out(context: AppContext) -> Parts:
         (live_tab, LIVE), (rounds_tab, ROUNDS), (samples_tab, SAMPLES), (rewards_tab, REWARDS), (runs_tab, RUNS),
         (about_tab, ABOUT),
     ):  # fmt: skip
-        tab.select(refill, inputs, outputs, js=f"(_, ...rest) => ['{name}', ...rest]", **quiet)
-    run.input(_switcher(context, parts), inputs, outputs, **quiet)
-    round.release(refill, inputs, outputs, **quiet)
-    refresh.click(_switcher(context, parts, keep=True), inputs, outputs, **quiet)
-    timer.tick(_follower(context, parts), inputs, outputs, **quiet)
+        tab.select(refill, inputs, outputs, js=f"(_, ...rest) => window.swPlace(['{name}', ...rest])", **quiet)
+    run.input(switcher(context, parts), inputs, outputs, js=PLACE, **quiet)
+    round.release(refill, inputs, outputs, js=PLACE, **quiet)
+    refresh.click(switcher(context, parts, keep=True), inputs, outputs, **quiet)
+    timer.tick(follower(context, parts), inputs, outputs, **quiet)
     shade.click(None, outputs=[theme], js=SWITCH_THEME, api_visibility="private")
     theme.change(refill, inputs, outputs, **quiet)
     return parts
 
 
 def _wire(blocks: gr.Blocks, context: AppContext, parts: Parts) -> None:
-    opened = _opener(context, parts)
-    bar = parts.bar
-    blocks.load(
-        opened, [bar.theme], _outputs(parts), js=READ_THEME, queue=False, show_progress="hidden",
+    form = parts.live.form
+    loaded = blocks.load(
+        opener(context, parts), [parts.bar.theme], opened(parts), js=READ_THEME, queue=False, show_progress="hidden",
         api_visibility="private", preprocess=False,
     )  # fmt: skip
-
-
-def _outputs(parts: Parts) -> list[Any]:
-    bar, samples = parts.bar, parts.samples
-    return [
-        bar.row, bar.active, bar.run, bar.round, bar.state, bar.timer, bar.theme, parts.tabs, parts.live.first,
-        parts.live.second,
-        *parts.rounds.outputs, *samples.filters, *samples.outputs, samples.detail, samples.picked, samples.link,
-        *parts.rewards.outputs, parts.runs.listed, parts.runs.chosen, parts.about,
-    ]  # fmt: skip
-
-
-def _refiller(context: AppContext, parts: Parts) -> Any:
-    """Fill the tab that is open with what the run folder holds now."""
-
-    def refill(active: Any, run: Any, round: Any, theme: Any, *filters: Any) -> dict[Any, Any]:
-        return _fill(context, parts, active, run, round, theme, filters)
-
-    return context.told(refill)
-
-
-def _switcher(context: AppContext, parts: Parts, *, keep: bool = False) -> Any:
-    """Another run, or with `keep` the same one looked at anew: lists and slider, then the open tab."""
-
-    def switch(active: Any, run: Any, round: Any, theme: Any, *filters: Any) -> dict[Any, Any]:
-        names = context.catalog.run_names()
-        run = run if run in names else (names[0] if names else None)
-        out: dict[Any, Any] = {parts.bar.run: gr.update(choices=names, value=run), **_models(context, parts)}
-        if run is None:
-            return out | _fill(context, parts, active, None, 0, theme, filters)
-        round, bar = _bar(context, parts, str(run), round if keep else None)
-        if not keep:
-            samples = parts.samples
-            out |= {samples.detail: one_block(notice(CHOOSE)), samples.picked: "", samples.link: ""}
-        return out | bar | _fill(context, parts, active, run, round, theme, filters)
-
-    return context.told(switch)
-
-
-def _follower(context: AppContext, parts: Parts) -> Any:
-    """Follow a run that is being written: where the newest round was chosen, the newest one is chosen again."""
-
-    def follow(active: Any, run: Any, round: Any, theme: Any, *filters: Any) -> dict[Any, Any]:
-        view = context.catalog.open_run(str(run))
-        rounds = view.rounds()
-        newest = rounds[-1] if rounds else 0
-        # A phase of the next round may be recorded since: the round before it was the newest then.
-        at_newest = not isinstance(round, int | float) or round >= newest - 1
-        chosen, bar = _bar(context, parts, str(run), newest if at_newest else round)
-        if active not in (ROUNDS, REWARDS) or chosen == round:
-            # Figures change with a new round only; the phases of the one in flight may be recorded meanwhile.
-            out = bar | {parts.bar.state: _state(context, str(run), active in OF_A_RUN)}
-            if active == ROUNDS and chosen in rounds:
-                out |= fill_texts(parts.rounds, context, view, chosen)
-            return out
-        return bar | _fill(context, parts, active, run, chosen, theme, filters)
-
-    return context.told(follow)
-
-
-def _opener(context: AppContext, parts: Parts) -> Any:
-    """A page that opens: the run, round and sample of its link, or the newest run."""
-
-    def opened(theme: Any, request: gr.Request) -> dict[Any, Any]:
-        asked = {name: values[0] for name, values in parse_qs(str(request.query_params)).items()}
-        names = context.catalog.run_names()
-        run = asked.get("run", names[0] if names else None)
-        out: dict[Any, Any] = {parts.bar.theme: "dark" if theme == "dark" else "light", **_models(context, parts)}
-        out[parts.runs.chosen] = gr.update(choices=names)
-        if run is None:
-            return out | {
-                parts.bar.run: gr.update(choices=[], value=None),
-                parts.bar.state: gr.update(value=_no_run(), visible=True),
-            }
-        if run not in names:
-            # Not a toast: Gradio has those for events of its queue only.
-            out[parts.bar.state] = _warning("The link names a run that is not here.")
-            run, asked = (names[0] if names else None), {"tab": asked.get("tab", LIVE)}
-        if run is None:
-            return out
-        out[parts.bar.run] = gr.update(choices=names, value=run)
-        round, bar = _bar(context, parts, run, _whole(asked.get("round")))
-        out |= bar
-        active = SAMPLES if "sample" in asked else ROUNDS if "run" in asked else LIVE
-        if asked.get("tab") in TABS:
-            active = asked["tab"]
-        out |= {parts.bar.active: active, parts.tabs: gr.update(selected=active)}
-        if "sample" not in asked:
-            # The tab that is selected here asks for its contents itself; a round's texts need not wait for figures.
-            shown: dict[Any, Any] = {parts.bar.row: gr.update(visible=active in OF_A_RUN)}
-            shown[parts.bar.state] = _state(context, run, active in OF_A_RUN)
-            view = context.catalog.open_run(run)
-            if active == ROUNDS and round in view.rounds():
-                shown |= fill_texts(parts.rounds, context, view, round)
-            return shown | out
-        query = SampleQuery(round, HELD_OUT if asked.get("held_out") == "1" else THIS_ROUND)
-        values = (query.scope, str(Preset.ALL), ANY, ANY, "")
-        out |= dict(zip(parts.samples.filters, values, strict=True))
-        out |= {parts.bar.row: gr.update(visible=True), parts.bar.state: _state(context, run, True)}
-        try:
-            return out | fill_sample(parts.samples, context, run, query, asked["sample"])
-        except SparkError as error:
-            filled = _fill(context, parts, active, run, round, out[parts.bar.theme], None)
-            return out | filled | {parts.bar.state: _warning(context.sentence(error))}
-
-    return context.told(opened)
-
-
-def _bar(context: AppContext, parts: Parts, run: str, round: Any) -> tuple[int, dict[Any, Any]]:
-    """The round to show (the newest where none fits), and the bar's state with it."""
-    view = context.catalog.open_run(run)
-    rounds = view.rounds()
-    low, high = (rounds[0], rounds[-1]) if rounds else (0, 0)
-    # 0 is before the first round: its held-out evaluation has samples, too.
-    first = 0 if 0 in view.evaluations() else low
-    chosen = high if not isinstance(round, int | float) or not first <= round <= high else int(round)
-    return chosen, {
-        parts.bar.round: gr.update(minimum=first, maximum=max(high, first + 1), value=chosen),
-        parts.bar.timer: gr.Timer(active=view.snapshot().state == "running"),
-    }
-
-
-def _warning(sentence: str) -> Any:
-    return gr.update(value=paragraph(sentence, "warning"), visible=True)
-
-
-def _state(context: AppContext, run: str, shown: bool) -> Any:
-    """How a run stands, in a sentence."""
-    if not shown:
-        return gr.update(visible=False)
-    snapshot = context.catalog.open_run(run).snapshot()
-    line = f"{snapshot.state_line}. {snapshot.rounds_done} of {snapshot.rounds_configured or '?'} rounds are done."
-    if snapshot.state == "running":
-        line += f" The page follows it, every {FOLLOW_SECONDS:.0f} seconds."
-    return gr.update(value=paragraph(context.without_roots(line), "muted"), visible=True)
-
-
-def _fill(
-    context: AppContext, parts: Parts, active: Any, run: Any, round: Any, theme: Any, filters: Any
-) -> dict[Any, Any]:
-    """The open tab's contents; the other tabs are filled when they are opened."""
-    active = active if active in TABS else LIVE
-    shown = active in OF_A_RUN
-    out: dict[Any, Any] = {parts.bar.active: active, parts.bar.row: gr.update(visible=shown)}
-    out[parts.bar.state] = gr.update(visible=shown) if run is None else _state(context, str(run), shown)
-    if active == RUNS:
-        return out | {
-            parts.runs.listed: runs_html(context),
-            parts.runs.chosen: gr.update(choices=context.catalog.run_names()),
-        }
-    view = context.catalog.open_run(str(run)) if run else None
-    if active == ABOUT:
-        return out | {parts.about: about_html(context, view)}
-    if view is None or active not in OF_A_RUN:
-        return out
-    shade: Theme = "dark" if theme == "dark" else "light"
-    rounds = view.rounds()
-    chosen = int(round) if isinstance(round, int | float) and not isinstance(round, bool) else None
-    if active == SAMPLES:
-        *chosen_filters, picked = filters or ("",)
-        query = make_query(chosen or 0, *chosen_filters) if chosen_filters else SampleQuery(chosen or 0)
-        return out | fill_table(parts.samples, context, run, query, keep=str(picked or ""))
-    if chosen not in rounds and not (active == REWARDS and chosen in view.evaluations()):
-        chosen = rounds[0] if rounds else None
-    fill = fill_rounds if active == ROUNDS else fill_rewards
-    return out | fill(parts.rounds if active == ROUNDS else parts.rewards, context, view, chosen, shade)  # type: ignore[arg-type]
-
-
-def _models(context: AppContext, parts: Parts) -> dict[Any, Any]:
-    """The choices of models; what is chosen stays."""
-    names = [choice.name for choice in context.catalog.model_choices()]
-    return {parts.live.first: gr.update(choices=names), parts.live.second: gr.update(choices=[NONE, *names])}
-
-
-def _no_run() -> str:
-    return paragraph("There is no run here yet. Start one with: workbench run quickstart", "muted")
-
-
-def _whole(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else None
+    loaded.then(None, [form.gold], js=OPENED, api_visibility="private")

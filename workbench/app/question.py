@@ -11,7 +11,7 @@ from spark_kernel.keyed_random import content_hash
 from spark_kernel.records import ImageRef, Problem, View
 from workbench.app.limits import Limits
 
-VERIFIERS = ("math", "numeric", "integer", "exact", "choice")
+VERIFIERS = ("math", "numeric", "integer", "exact", "choice", "property")
 """What may compare an answer with a gold answer. A name that would import code is none of these."""
 HOTTEST = 2.0
 LARGEST_SEED = 2**31 - 1

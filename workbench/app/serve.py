@@ -104,7 +104,7 @@ def _assemble(
     import gradio as gr
     from fastapi import FastAPI
 
-    from workbench.app.catalog import STARTER, Catalog
+    from workbench.app.catalog import STARTERS, Catalog
     from workbench.app.context import AppContext
     from workbench.app.desk import ModelDesk, load_respondent
     from workbench.app.guard import Guard
@@ -145,7 +145,7 @@ def _assemble(
     mounted.state_holder = Sessions()
     mounted.state_holder.set_blocks(page.blocks)
     _settle_matplotlib()
-    desk.warm(catalog.model(settings.models[0] if settings.models else STARTER))
+    desk.warm(catalog.model(settings.models[0] if settings.models else STARTERS[0]))
     return page, app, Guard(app, access, bounds, uploads, page.blocks.door), uploads
 
 

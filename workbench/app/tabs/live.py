@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from spark_kernel.errors import InputError, SparkError
-from workbench.app.cards import chains_html, notice, one_block, status_line
+from workbench.app.cards import chains_html, status_line
 from workbench.app.catalog import ModelChoice
 from workbench.app.context import AppContext, client_of
+from workbench.app.examples import EXAMPLES
 from workbench.app.live import LiveChain, tell_all
-from workbench.app.markup import escape
-from workbench.app.question import VERIFIERS, make_question
+from workbench.app.markup import paragraph
+from workbench.app.model_lines import model_line
+from workbench.app.problem_draw import drawn_problem
+from workbench.app.question import make_question
+from workbench.app.tabs.live_form import NONE, LiveForm, build_form, status_html, welcome
 
-NONE = "no second model"
 CONCURRENCY_ID = "model"
 AT_THE_DESK = 4
 """Questions that have left the queue: at the desk, waiting there, or with the verifier."""
@@ -26,20 +31,11 @@ PAUSE_SECONDS = 0.06
 """Shortest time between two updates of the page."""
 BREATH_SECONDS = 0.5
 """How often a waiting question looks whether its client is still there."""
-EXAMPLES = (
-    "Begin at 38, add 9, then take away 16. Where do you end?",
-    "Start with 60, take away 37, then take away 11. What do you get?",
-    "Start with 17, add 25, then subtract 8. What do you get?",
-)
-LATEX: list[dict[str, str | bool]] = [
-    {"left": "$$", "right": "$$", "display": True},
-    {"left": "$", "right": "$", "display": False},
-]
-WAITING = "(...values) => { window.swWaiting(); return values; }"
-WELCOME = (
-    "The model answers, judges its own answer, and where it rejects it reflects and answers again. "
-    "The three columns fill while it writes."
-)
+ASKED = "(...values) => { window.swAsked(values); return values; }"
+FILLED = "gold => { window.swFilled(gold); }"
+OWN_QUESTION = "gold => window.swGoldOf(gold)"
+"""A gold answer that came with an example goes when the question is written anew."""
+COPY = "() => { window.swCopyLink(); }"
 
 
 class Waiting:
@@ -96,112 +92,75 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class LiveTab:
-    """The components that others fill: the choices of models and the answers."""
+    """The form, whose choices and fields others fill, and the questions under way."""
 
-    first: gr.Dropdown
-    second: gr.Dropdown
-    answers: gr.Markdown
+    form: LiveForm
     waiting: Waiting
 
 
 def build_live(context: AppContext) -> LiveTab:
     """Make the tab's components and wire them; call it inside `gr.Tab`."""
-    limits = context.limits
-    names = [choice.name for choice in context.catalog.model_choices()]
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=300):
-            question = gr.Textbox(
-                label="Question", lines=3, max_lines=8, max_length=limits.prompt_chars, value=EXAMPLES[0],
-                elem_id="sw-question", autofocus=True,
-            )  # fmt: skip
-            with gr.Row():
-                ask = gr.Button("Ask", variant="primary", elem_id="sw-ask", min_width=120)
-                stop = gr.Button("Stop", variant="stop", elem_id="sw-stop", min_width=120)
-            gr.Examples(
-                [[text] for text in EXAMPLES],
-                [question],
-                label="Try one of these; with the starter model the last one shows a mistake that it does not notice",
-                cache_examples=False,
-                api_visibility="private",
-            )
-        with gr.Column(scale=2, min_width=280):
-            first = gr.Dropdown(names, value=names[0], label="Model A", elem_id="sw-model-a")
-            second = gr.Dropdown(
-                [NONE, *names], value=NONE, label="Model B", info="The same question and seed, beside A.",
-                elem_id="sw-model-b",
-            )  # fmt: skip
-            with gr.Accordion("Right answer, if you know it", open=False):
-                gold = gr.Textbox(
-                    value="",
-                    label="Gold answer", max_length=limits.gold_chars, elem_id="sw-gold",
-                    info="Without it nobody but the model itself says whether an answer is right.",
-                )  # fmt: skip
-                verifier = gr.Dropdown(list(VERIFIERS), value="math", label="Compared by")
-            with gr.Accordion("Image", open=False):
-                image = gr.Image(
-                    label="Image", type="filepath", sources=["upload", "clipboard"], height=220, elem_id="sw-image",
-                    buttons=[],
-                )  # fmt: skip
-            with gr.Accordion("Sampling", open=False):
-                temperature = gr.Slider(
-                    0.0, 2.0, value=0.0, step=0.05, label="Temperature", info="0: the likeliest token"
-                )
-                new_tokens = gr.Slider(
-                    16, limits.new_tokens, value=min(512, limits.new_tokens), step=16, label="Longest output (tokens)",
-                )  # fmt: skip
-                reflections = gr.Slider(
-                    1, limits.reflections, value=min(2, limits.reflections), step=1, label="Most reflections"
-                )
-                view = gr.Radio(
-                    [("the final answer", "answer"), ("the whole response", "full")],
-                    value="answer",
-                    label="The judge sees",
-                )  # fmt: skip
-                faithful = gr.Checkbox(
-                    False,
-                    label="The loop as the authors' code has it",
-                    info="An unreadable verdict is a no; the last reflection is returned unjudged.",
-                )
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
-    status = gr.HTML(_status(""), elem_id="sw-status", elem_classes="sw-live-status", js_on_load=None)
-    answers = gr.Markdown(
-        one_block(notice(WELCOME)), elem_id="sw-answers", latex_delimiters=LATEX, sanitize_html=True, container=False
-    )
-    waiting = Waiting(limits.per_client)
-    inputs = [
-        question,
-        first,
-        second,
-        image,
-        gold,
-        verifier,
-        temperature,
-        new_tokens,
-        reflections,
-        view,
-        seed,
-        faithful,
-    ]
-    reply = _replier(context, waiting)
-    common: dict[str, Any] = {
-        "inputs": inputs,
-        "outputs": [answers, status],
-        "show_progress": "hidden",
-        "concurrency_id": CONCURRENCY_ID,
+    form = build_form(context)
+    waiting = Waiting(context.limits.per_client)
+    clicked = form.ask.click(
+        _replier(context, waiting),
+        inputs=form.sent,
+        outputs=[form.answers, form.status],
+        api_name="ask",
+        show_progress="hidden",
+        concurrency_id=CONCURRENCY_ID,
         # The desk answers one after the other; beside it another question's gold answer may be read.
-        "concurrency_limit": AT_THE_DESK,
-        "trigger_mode": "once",
-        "js": WAITING,
+        concurrency_limit=AT_THE_DESK,
+        trigger_mode="once",
+        js=ASKED,
         # The image is read under our own bounds, the rest is checked by make_question.
-        "preprocess": False,
-    }
-    clicked = ask.click(reply, api_name="ask", **common)
-    entered = question.submit(reply, api_visibility="private", **common)
-    stopped = stop.click(
-        _stopper(waiting), outputs=[status], queue=False, show_progress="hidden", api_visibility="private"
+        preprocess=False,
     )
-    stopped.then(None, cancels=[clicked, entered])
-    return LiveTab(first, second, answers, waiting)
+    quiet: dict[str, Any] = {
+        "queue": False, "show_progress": "hidden", "api_visibility": "private", "preprocess": False,
+    }  # fmt: skip
+    stopped = form.stop.click(
+        _stopper(waiting), outputs=[form.status], queue=False, show_progress="hidden", api_visibility="private"
+    )
+    stopped.then(None, cancels=[clicked])
+    fresh = [form.question, form.gold, form.verifier, form.answers, form.status]
+    chosen = form.examples.click(_chooser(waiting), [form.examples], [*fresh, form.first], **quiet)
+    drawn = form.draw.click(_drawer(context, waiting), [form.first], fresh, **quiet)
+    for filled in (chosen, drawn):
+        filled.then(None, [form.gold], js=FILLED, api_visibility="private")
+    form.question.input(None, [form.gold], [form.gold], js=OWN_QUESTION, api_visibility="private")
+    form.link.click(None, js=COPY, api_visibility="private")
+    for menu in (form.first, form.second):
+        menu.change(context.told(partial(model_lines, context)), [form.first, form.second], [form.about], **quiet)
+    return LiveTab(form, waiting)
+
+
+def model_lines(context: AppContext, *models: Any) -> str:
+    """The sentences about the models that are chosen, as HTML."""
+    names = [str(name) for name in models if name not in (None, "", NONE)]
+    lines = [model_line(context.catalog, context.catalog.model(name)) for name in names]
+    marked = [f"{letter}: {line}" for letter, line in zip("AB", lines, strict=False)] if len(lines) > 1 else lines
+    return "".join(paragraph(line, "muted") for line in marked)
+
+
+def _chooser(waiting: Waiting) -> Callable[..., Any]:
+    def choose(index: Any, request: gr.Request) -> tuple[Any, ...]:
+        """An example; what stands there about another question goes."""
+        waiting.stop(str(request.session_hash))
+        example = EXAMPLES[int(index)]
+        return example.question, example.gold, example.verifier, welcome(), status_html(""), example.model
+
+    return choose
+
+
+def _drawer(context: AppContext, waiting: Waiting) -> Callable[..., Any]:
+    def draw(first: Any, request: gr.Request) -> tuple[Any, ...]:
+        """A problem such as model A was trained on."""
+        waiting.stop(str(request.session_hash))
+        problem = drawn_problem(context.catalog, context.catalog.model(str(first)), secrets.randbelow(2**31))
+        return problem.question, problem.gold, problem.verifier, welcome(), status_html("")
+
+    return context.told(draw)
 
 
 def _replier(context: AppContext, waiting: Waiting) -> Callable[..., AsyncIterator[tuple[str, str]]]:
@@ -266,7 +225,7 @@ def _replier(context: AppContext, waiting: Waiting) -> Callable[..., AsyncIterat
 
 async def _shown(context: AppContext, client: str, chains: Sequence[LiveChain]) -> tuple[str, str]:
     """The columns and the line about them; made beside the event loop, for a long text takes a while."""
-    return await context.live.run(client, chains_html, tuple(chains)), _status(status_line(chains))
+    return await context.live.run(client, chains_html, tuple(chains)), status_html(status_line(chains))
 
 
 async def _events(inbox: asyncio.Queue[Any]) -> list[Any]:
@@ -286,7 +245,7 @@ def _stopper(waiting: Waiting) -> Callable[..., Any]:
         """Stop this page's questions; the running one shows itself that it stopped."""
         page = str(request.session_hash)
         if not waiting.running(page):
-            return _status("Stopped.")
+            return status_html("Stopped.")
         waiting.stop(page)
         for _ in range(40):
             if not waiting.running(page):
@@ -295,11 +254,6 @@ def _stopper(waiting: Waiting) -> Callable[..., Any]:
         return gr.skip()
 
     return stop
-
-
-def _status(sentence: str) -> str:
-    """A line that is read out when it changes."""
-    return f'<div class="sw-live" role="status">{escape(sentence)}</div>'
 
 
 def _choices(context: AppContext, first: Any, second: Any) -> list[ModelChoice]:

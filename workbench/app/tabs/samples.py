@@ -11,10 +11,11 @@ import gradio as gr
 from spark_kernel.errors import InputError
 from workbench.app.cards import notice, one_block
 from workbench.app.context import AppContext
-from workbench.app.detail import sample_html, sample_link
+from workbench.app.detail import sample_html
+from workbench.app.links import sample_link
 from workbench.app.markup import escape, paragraph
 from workbench.app.samples import ANY, HELD_OUT, RIGHT, SCOPES, THIS_ROUND, WRONG, SamplePage, SampleQuery
-from workbench.app.tabs.live import LATEX
+from workbench.app.tabs.live_form import LATEX
 from workbench.value_text import show
 from workbench.views import Preset
 
@@ -36,7 +37,8 @@ DOWNLOAD = """(text, name) => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }"""
-REMEMBER = "link => { if (link) history.replaceState(null, '', link); }"
+REMEMBER = "link => { window.swSample(link); }"
+FILTERED = "(...values) => { window.swFilters(values); return values; }"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def build_samples(context: AppContext, run: gr.Dropdown, round: gr.Slider) -> Sa
         return context.told(turn)
 
     for component in tab.filters:
-        component.change(again(None), [*place, number], tab.outputs, trigger_mode="always_last", **silent)
+        component.change(again(None), [*place, number], tab.outputs, trigger_mode="always_last", js=FILTERED, **silent)
     back.click(again(-1), [*place, number], tab.outputs, **silent)
     forth.click(again(1), [*place, number], tab.outputs, **silent)
 
