@@ -80,7 +80,7 @@ def _story(chain: LiveChain) -> str:
         return ""
     end = ending(chain)
     told = f'<span class="sw-end">: {html.escape(end)}</span>' if end else ""
-    return f'<p class="sw-story">{", ".join(parts)}{told}</p>'
+    return f'<p class="sw-story">{" → ".join(parts)}{told}</p>'
 
 
 def verdict_chip(said: str) -> str:

@@ -22,13 +22,17 @@ from workbench.app.filling import (
     state_line,
     warning,
 )
-from workbench.app.links import PageLink, read_link
+from workbench.app.links import FILTERS, PageLink, read_link
 from workbench.app.markup import paragraph
 from workbench.app.question import make_question
+from workbench.app.samples import SampleQuery
 from workbench.app.tabs.live import model_lines
 from workbench.app.tabs.live_form import NONE
 from workbench.app.tabs.rounds import fill_texts
 from workbench.app.tabs.samples import fill_sample
+
+USUAL = SampleQuery(0)
+"""The filters as a page has them when it opens."""
 
 
 def opener(context: AppContext, parts: Parts) -> Any:
@@ -77,13 +81,11 @@ def _at(context: AppContext, parts: Parts, link: PageLink) -> dict[Any, Any]:
         raise InputError(f"The link names round {link.round}; the run has {spoken}.")
     round, bar = bar_of(context, parts, run, link.round)
     out |= bar
-    out |= dict(
-        zip(
-            parts.samples.filters,
-            (link.query.scope, link.query.preset, link.query.kind, link.query.finding, link.query.text),
-            strict=True,
-        )
-    )
+    # Those that stay as the page has them are not set: that would ask for a table before the round is known.
+    fields = zip(parts.samples.filters, FILTERS, strict=True)
+    out |= {
+        field: getattr(link.query, name) for field, name in fields if getattr(link.query, name) != getattr(USUAL, name)
+    }
     out |= {parts.bar.row: gr.update(visible=active in OF_A_RUN)}
     out[parts.bar.state] = state_line(context, run, active in OF_A_RUN)
     if link.sample:

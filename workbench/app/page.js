@@ -32,7 +32,8 @@
   const MOST = 5500;  // guard.py takes 6,000 bytes
   const USUAL = { scope: 'this round', preset: 'all', kind: 'any', finding: 'any', text: '' };
   const OF_A_RUN = ['rounds', 'samples', 'rewards'];
-  let question = null;
+  let question = null;  // the one that was asked, as parts of an address
+  let ready = false;  // until the page is filled the address is what it is filled from
 
   const go = (place, push) => {
     const parts = new URLSearchParams();
@@ -52,6 +53,7 @@
 
   window.swPlace = values => {
     const [tab, run, round, , scope, preset, kind, finding, text, picked] = values;
+    if (!ready) return values;
     if (tab === 'live') go(question || { tab }, true);
     else if (!OF_A_RUN.includes(tab)) go({ tab }, true);
     else if (run) {
@@ -63,7 +65,7 @@
 
   window.swFilters = values => {
     const [run, round, scope, preset, kind, finding, text] = values;
-    if (shown(document.querySelector('#sw-samples'))) {
+    if (ready && shown(document.querySelector('#sw-samples'))) {
       go({ tab: 'samples', run, round, ...filters(scope, preset, kind, finding, text) }, false);
     }
   };
@@ -112,9 +114,12 @@
 
   window.swOpened = gold => {
     filled = gold;
-    if (new URLSearchParams(location.search).has('question')) {
-      setTimeout(() => document.querySelector('#sw-ask')?.click(), 100);
-    }
+    const asked = new URLSearchParams(location.search).has('question');
+    // Behind the events that filling sets off.
+    setTimeout(() => {
+      ready = true;
+      if (asked) document.querySelector('#sw-ask')?.click();
+    }, 300);
   };
 
   document.addEventListener('keydown', event => {

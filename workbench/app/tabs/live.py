@@ -124,7 +124,7 @@ def build_live(context: AppContext) -> LiveTab:
     )
     stopped.then(None, cancels=[clicked])
     fresh = [form.question, form.gold, form.verifier, form.answers, form.status]
-    chosen = form.examples.click(_chooser(waiting), [form.examples], [*fresh, form.first], **quiet)
+    chosen = form.examples.pick(_chooser(context, waiting), None, [*fresh, form.first], **quiet)
     drawn = form.draw.click(_drawer(context, waiting), [form.first], fresh, **quiet)
     for filled in (chosen, drawn):
         filled.then(None, [form.gold], js=FILLED, api_visibility="private")
@@ -143,14 +143,17 @@ def model_lines(context: AppContext, *models: Any) -> str:
     return "".join(paragraph(line, "muted") for line in marked)
 
 
-def _chooser(waiting: Waiting) -> Callable[..., Any]:
-    def choose(index: Any, request: gr.Request) -> tuple[Any, ...]:
+def _chooser(context: AppContext, waiting: Waiting) -> Callable[..., Any]:
+    def choose(request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         """An example; what stands there about another question goes."""
+        chosen = str(event.id)
+        if not (chosen.isascii() and chosen.isdigit() and int(chosen[:9]) < len(EXAMPLES)):
+            raise InputError("There is no such example.")
         waiting.stop(str(request.session_hash))
-        example = EXAMPLES[int(index)]
+        example = EXAMPLES[int(chosen[:9])]
         return example.question, example.gold, example.verifier, welcome(), status_html(""), example.model
 
-    return choose
+    return context.told(choose)
 
 
 def _drawer(context: AppContext, waiting: Waiting) -> Callable[..., Any]:

@@ -23,6 +23,17 @@ WELCOME = (
     "The three columns fill while it writes."
 )
 
+PICK_EXAMPLE = """
+const pick = event => {
+  const row = event.target.closest('tr[data-id]');
+  if (row) trigger('pick', {id: row.dataset.id, round: '0'});
+};
+element.addEventListener('click', pick);
+element.addEventListener('keydown', event => {
+  if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); pick(event); }
+});
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class LiveForm:
@@ -44,7 +55,7 @@ class LiveForm:
     stop: gr.Button
     draw: gr.Button
     link: gr.Button
-    examples: gr.Dataset
+    examples: gr.HTML
     about: gr.HTML
     status: gr.HTML
     answers: gr.Markdown
@@ -73,12 +84,7 @@ def build_form(context: AppContext) -> LiveForm:
                 stop = gr.Button("Stop", variant="stop", elem_id="sw-stop", min_width=110)
                 draw = gr.Button("Give me a problem", elem_id="sw-draw", min_width=150)
                 link = gr.Button("Copy link", elem_id="sw-copy-link", min_width=110)
-            examples = gr.Dataset(
-                components=[gr.Textbox(visible=False), gr.Textbox(visible=False)],
-                headers=["Question", "How it ends"],
-                samples=[[example.question, example.outcome] for example in EXAMPLES],
-                label="Or try one of these", samples_per_page=len(EXAMPLES), elem_id="sw-examples",
-            )  # fmt: skip
+            examples = gr.HTML(examples_html(), js_on_load=PICK_EXAMPLE, elem_id="sw-examples")
             gr.HTML(paragraph(RATES, "muted"), js_on_load=None, elem_id="sw-rates")
         with gr.Column(scale=2, min_width=280):
             first = gr.Dropdown(names, value=names[0], label="Model A", elem_id="sw-model-a")
@@ -129,6 +135,19 @@ def build_form(context: AppContext) -> LiveForm:
         question, first, second, image, gold, verifier, temperature, new_tokens, reflections, view, seed, faithful,
         ask, stop, draw, link, examples, about, status, answers,
     )  # fmt: skip
+
+
+def examples_html() -> str:
+    """The questions to try, each with what its model makes of it."""
+    rows = "".join(
+        f'<tr data-id="{index}" tabindex="0" role="button"><td>{escape(example.question)}</td>'
+        f"<td>{escape(example.outcome)}</td></tr>"
+        for index, example in enumerate(EXAMPLES)
+    )
+    return (
+        '<table class="sw-table sw-pick"><caption>Or try one of these</caption><thead><tr><th scope="col">question</th>'
+        f'<th scope="col">how it ends</th></tr></thead><tbody>{rows}</tbody></table>'
+    )
 
 
 def welcome() -> str:
