@@ -19,18 +19,23 @@ from spark_kernel.problems.images import image_file
 from spark_kernel.prompts.prompt import Prompt
 from spark_kernel.records import Message
 from spark_kernel.training.lifecycle import start_run
+from spark_kernel.verify import VerifierPool
 from tests.helpers.app_server import wait_until
 from tests.helpers.runs import tiny_config
 from tests.helpers.tiny_models import save_tiny_idefics3
-from workbench.app.catalog import STARTER, Catalog, ModelChoice
+from workbench.app.catalog import STARTERS, Catalog, ModelChoice
 from workbench.app.desk import Ended, ModelDesk, Respondent, load_respondent
+from workbench.app.examples import EXAMPLES, Example
 from workbench.app.limits import LOCAL
 from workbench.app.live import LiveChain, tell_all
+from workbench.app.problem_draw import drawn_problem
 from workbench.app.question import make_question
+from workbench.app.story import ending
 from workbench.cli import BAD_INPUT, main
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
+FIRST = "builtin:starter"
 PROMPT = Prompt("t", (Message.of("user", "What is number 3?"),), ())
 OUTPUTS = [[(5, 6, 7, 8), (9, 10)]]
 LORA = {"model__lora__enabled": True, "model__lora__rank": 4, "learner__learning_rate": 1e-2, "objective__beta": 0.0}
@@ -48,14 +53,34 @@ def ask(choice: ModelChoice, **settings) -> LiveChain:
 
 def test_the_starter_model_answers_judges_and_is_verified() -> None:
     chain = ask(
-        ModelChoice(STARTER, STARTER), text="Start with 17, add 25, then subtract 8. What do you get?", gold="34"
+        ModelChoice(FIRST, FIRST), text="Start with 17, add 25, then subtract 8. What do you get?", gold="34"
     )
     assert chain.state == "done"
     assert chain.steps[0].verified
     assert chain.steps[1].yes is not None
     assert 0 <= chain.steps[1].yes <= 1
-    again = ask(ModelChoice(STARTER, STARTER), text="Start with 17, add 25, then subtract 8. What do you get?")
+    again = ask(ModelChoice(FIRST, FIRST), text="Start with 17, add 25, then subtract 8. What do you get?")
     assert [card.text for card in again.steps] == [card.text for card in chain.steps]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.question[:24])
+def test_the_examples_end_as_the_page_says(example: Example) -> None:
+    chain = ask(
+        ModelChoice(example.model, example.model), text=example.question, gold=example.gold, verifier=example.verifier
+    )
+    assert str(ending(chain)).endswith(example.outcome)
+
+
+@pytest.mark.parametrize("name", STARTERS)
+def test_a_problem_on_demand_is_of_the_models_own_kind_and_its_gold_is_good(name: str, tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path, downloaded=False)
+    problems = [drawn_problem(catalog, catalog.model(name), number) for number in range(3)]
+    assert len({problem.id for problem in problems}) == 3
+    assert problems[0] == drawn_problem(catalog, catalog.model(name), 0)
+    with VerifierPool(1, 5.0) as pool:
+        assert pool.check_golds(problems) == [None, None, None]
+    wanted = {"builtin:starter": "integer", "builtin:starter-2": "property"}[name]
+    assert {problem.verifier for problem in problems} == {wanted}
 
 
 @pytest.mark.parametrize("settings", [{}, LORA], ids=["all weights", "adapter"])
@@ -69,7 +94,7 @@ def test_a_checkpoint_answers_with_the_weights_of_its_round(tmp_path: Path, sett
             scores[round] = trainer.parts.learner.policy.score([PROMPT], OUTPUTS)[0]
     catalog = Catalog(tmp_path / "runs", downloaded=False)
     names = [choice.name for choice in catalog.model_choices()]
-    assert names == [STARTER, "mine, round 4", "mine, round 2"]
+    assert names == [*STARTERS, "mine, round 4", "mine, round 2"]
     found: dict[int, Respondent] = {round: load_respondent(catalog.model(f"mine, round {round}")) for round in (2, 4)}
     for round, respondent in found.items():
         (rows,) = respondent.engine.score([PROMPT], OUTPUTS)

@@ -17,7 +17,7 @@ from spark_kernel.runs.writer import RunWriter
 from tests.helpers.app_guard import JOINS, client, get, guard, png_of, red_png, run_async
 from tests.helpers.recorded_runs import CONFIG, ENVIRONMENT, write_round
 from workbench.app.access import decide_access
-from workbench.app.catalog import STARTER, Catalog, check_models, check_runs_root
+from workbench.app.catalog import STARTERS, Catalog, check_models, check_runs_root
 from workbench.app.forwarded import client_of, same_origin
 from workbench.app.limits import LOCAL, PUBLIC
 from workbench.app.pace import Pace
@@ -236,7 +236,7 @@ class TestNames:
     def test_only_models_on_the_list_can_be_asked(self, runs: Path, name: str) -> None:
         with pytest.raises(InputError, match="not offered"):
             Catalog(runs, downloaded=False).model(name)
-        assert Catalog(runs).model(STARTER).path == STARTER
+        assert Catalog(runs).model(STARTERS[0]).path == STARTERS[0]
 
     def test_the_operators_own_mistakes_are_found_at_the_start(self, runs: Path, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="no model"):

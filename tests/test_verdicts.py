@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from spark_kernel.prompts.verdicts import read_answer, read_boxes, read_verdict, strip_thinking, write_box
 from spark_kernel.records import Parse
 
+DATA = Path(__file__).parent / "data"
 PIECES = st.lists(
     st.sampled_from([r"\boxed{", r"\boxed {", "{", "}", r"\{", r"\}", "\\\\", "a", " ", r"\frac", "5", r"\\boxed{"]),
     max_size=14,
@@ -160,12 +164,28 @@ def test_a_sentence_or_several_verdicts_in_one_box_are_none(content: str) -> Non
         (r"\boxed{No}. \boxed{Yes} \boxed{42}", None),
         (r"\boxed{No}. \boxed{Yes} and \boxed{", None),
         (r"It suggests Yes, but: \boxed{No}", "No"),
+        (r"Work it out yourself, then write \boxed{Yes} or \boxed{No}.", None),
+        (r"Work it out and write \boxed{Yes}$ or $\boxed{\text{No}}$.", None),
+        (r"\boxed{No}: I had to choose \boxed{Yes}/\boxed{No}", None),
+        (r"\boxed{Yes} or not? Hardly: \boxed{No}", "No"),
     ],
 )
 def test_a_verdict_quoted_and_then_decided_otherwise(text: str, verdict: str | None) -> None:
     reading = read_verdict(text, ["Yes", "No"])
     assert reading.verdict == verdict
     assert reading.parse is (Parse.OK if verdict else Parse.AMBIGUOUS)
+
+
+def test_what_a_small_model_really_wrote_is_read_or_refused() -> None:
+    """Judge outputs of SmolLM2-135M-Instruct (preset smollm2, before training). See docs/verifiers.md for the figures."""
+    rows = [json.loads(line) for line in (DATA / "smollm2_judgements.jsonl").read_text("utf-8").splitlines()]
+    readings = [read_verdict(row["output"], row["meanings"]) for row in rows]
+    assert Counter(reading.parse for reading in readings) == {Parse.OK: 58, Parse.NONE: 36, Parse.AMBIGUOUS: 2}
+    # Both that name two verdicts repeat the prompt's last sentence; the last box alone would be a verdict, and wrong.
+    for row, reading in zip(rows, readings, strict=True):
+        if reading.parse is Parse.AMBIGUOUS:
+            assert re.search(r"write \\boxed\{A\}\$? or \\boxed\{B\}\.$", row["output"])
+            assert row["meanings"]["B"] != row["label"]
 
 
 @pytest.mark.parametrize(

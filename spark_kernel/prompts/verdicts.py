@@ -2,7 +2,8 @@ r"""The one grammar of answers and verdicts: `\boxed{...}`, written and read her
 
 Prompt, parser, training and test time share it. For answers the last box wins, and a box that is never closed takes
 back what was boxed before it. For verdicts only boxes that hold an allowed verdict count, because a judge may quote
-the candidate's box; where they disagree, the last one decides if only punctuation follows it, else it is ambiguous.
+the candidate's box; where they disagree, the last one decides if only punctuation follows it and it is not named as an
+alternative ("\boxed{A} or \boxed{B}"), else it is ambiguous.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ CLOSING = re.compile(
     r"(?:[\s.,;:!?*_`'\"“”’$)\]}>（）。！|]|\\[\])\\!,;: ]|</?\w+>|<\|\w+\|>|\\(?:right|q?quad)(?![A-Za-z]))*"
 )
 r"""What may follow a box that stands on its own at the end: punctuation, closing brackets and marks, no word."""
+
+ALTERNATIVE = re.compile(
+    r"[\s.,;$*_`\"')\]]*(?:or|and|nor|versus|vs\.?|/|\||&|或)[\s$*_`\"'(\[]*\\(?:boxed|fbox)\s*\{\s*", re.IGNORECASE
+)
+r"""Between two boxes that are named side by side, as the prompt itself does: "write \boxed{A} or \boxed{B}"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +101,16 @@ def read_verdict(text: str, allowed: Iterable[str]) -> VerdictReading:
     spelling = {verdict.casefold(): verdict for verdict in allowed}
     text = final_part(text)
     found = [
-        (verdict, end)
+        (verdict, start, end)
         for start, end in _spans(text)[0]
         if (verdict := spelled_verdict(text[start:end], spelling)) is not None
     ]
     if not found:
         return VerdictReading(Parse.NONE)
-    last, end = found[-1]
+    last, start, end = found[-1]
+    others = [before for verdict, _, before in found if verdict != last]
     alone_at_the_end = CLOSING.fullmatch(text, end + 1) is not None
-    if any(verdict != last for verdict, _ in found) and not alone_at_the_end:
+    if others and (not alone_at_the_end or ALTERNATIVE.fullmatch(text, others[-1] + 1, start)):
         return VerdictReading(Parse.AMBIGUOUS)
     return VerdictReading(Parse.OK, last)
 
