@@ -177,7 +177,7 @@ def test_a_verdict_quoted_and_then_decided_otherwise(text: str, verdict: str | N
 
 
 def test_what_a_small_model_really_wrote_is_read_or_refused() -> None:
-    """Judge outputs of SmolLM2-135M-Instruct (preset smollm2, before training). See docs/verifiers.md for the figures."""
+    """Judge outputs of SmolLM2-135M-Instruct before training; docs/verifiers.md has the figures."""
     rows = [json.loads(line) for line in (DATA / "smollm2_judgements.jsonl").read_text("utf-8").splitlines()]
     readings = [read_verdict(row["output"], row["meanings"]) for row in rows]
     assert Counter(reading.parse for reading in readings) == {Parse.OK: 58, Parse.NONE: 36, Parse.AMBIGUOUS: 2}
