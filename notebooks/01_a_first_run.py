@@ -47,7 +47,7 @@ recorded.dashboard
 
 # %% [markdown]
 # Select a round, then look at single outputs: what was asked, what the model wrote, what the verifier read, and what
-# the model as a judge said about it later. Try the preset "verifier says wrong, judge says right".
+# the model as a judge said about it later. Try the preset "wrong, but accepted".
 
 # %%
 recorded.rollouts

@@ -13,10 +13,10 @@ from workbench.app.samples import HELD_OUT, THIS_ROUND
 
 def test_a_sample_and_its_filters() -> None:
     link = read_link(
-        {"tab": "samples", "run": "mine", "round": "3", "sample": "a#1", "preset": "unparseable", "kind": "pairwise"}
+        {"tab": "samples", "run": "mine", "round": "3", "sample": "a#1", "preset": "unreadable", "kind": "pairwise"}
     )
     assert (link.tab, link.run, link.round, link.sample) == ("samples", "mine", 3, "a#1")
-    assert (link.query.round, link.query.preset, link.query.kind) == (3, "unparseable", "pairwise")
+    assert (link.query.round, link.query.preset, link.query.kind) == (3, "unreadable", "pairwise")
     assert link.query.scope == THIS_ROUND
     assert link.asked == {}
 

@@ -52,9 +52,7 @@ def ask(choice: ModelChoice, **settings) -> LiveChain:
 
 
 def test_the_starter_model_answers_judges_and_is_verified() -> None:
-    chain = ask(
-        ModelChoice(FIRST, FIRST), text="Start with 17, add 25, then subtract 8. What do you get?", gold="34"
-    )
+    chain = ask(ModelChoice(FIRST, FIRST), text="Start with 17, add 25, then subtract 8. What do you get?", gold="34")
     assert chain.state == "done"
     assert chain.steps[0].verified
     assert chain.steps[1].yes is not None

@@ -89,6 +89,26 @@ def _wrong(rows: list[dict[str, object]], key: str) -> bool:
     return next(row for row in rows if row["id"] == key)["correct"] is False
 
 
+def test_rows_say_what_a_comparison_showed_and_what_a_reflection_looked_at(
+    view: RunView, everything: RolloutTable
+) -> None:
+    reader = view.reader
+    outputs = {row["id"]: row for row in everything.rows()}
+    records = [reader.read_round(round) for round in reader.rounds]
+    tasks = {group.task.id: group.task for round in records for groups in round.groups.values() for group in groups}
+    seen = set()
+    for row in outputs.values():
+        sources = [outputs[name] for name in tasks[row["task_id"]].sources if name in outputs]
+        if row["kind"] == "pairwise":
+            assert row["pair"] == [source["answer"] for source in sources]
+        elif row["kind"] == "reflection":
+            assert row["reflected_on"] == ("right" if sources[0]["correct"] else "wrong")
+        else:
+            assert row["pair"] is row["reflected_on"] is None
+        seen.add(row["kind"])
+    assert {"pairwise", "reflection", "solve"} <= seen
+
+
 def test_filters_are_what_they_say(everything: RolloutTable) -> None:
     rows = everything.rows()
     disagrees = [
@@ -102,6 +122,21 @@ def test_filters_are_what_they_say(everything: RolloutTable) -> None:
     unparseable = [row["id"] for row in rows if row["parse"] in ("none", "ambiguous")]
     assert [row["id"] for row in everything.filter(Preset.UNPARSEABLE).rows()] == unparseable
     assert unparseable
+    expected = {
+        Preset.JUDGED_WRONG: [
+            row for row in rows
+            if row["kind"] in ("pointwise", "pairwise") and row["parse"] == "ok" and row["correct"] is False
+        ],
+        Preset.PAIRS_WRONG: [
+            row for row in rows if row["kind"] == "pairwise" and row["parse"] == "ok" and row["correct"] is False
+        ],
+        Preset.REJECTED_RIGHT: [row for row in rows if row["correct"] and row["judged_wrong"]],
+        Preset.SPOILT: [row for row in rows if row["reflected_on"] == "right" and row["correct"] is False],
+        Preset.MENDED: [row for row in rows if row["reflected_on"] == "wrong" and row["correct"]],
+    }  # fmt: skip
+    for preset, found in expected.items():
+        assert everything.filter(preset).rows() == found, preset
+        assert found, preset
     chosen = everything.filter(kind="pairwise", origin="reflection", correct=True, text="BOXED{a}").rows()
     assert [row["id"] for row in chosen] == [
         row["id"]

@@ -36,8 +36,16 @@ def evaluation_table(reader: RunReader, round: int, suite: str = HELD_OUT) -> Ro
             "part",
             verdicts,
             lambda row: before.get((row["part"], row["problem_id"], row["sample"])),
+            _answers(reader, tables["eval_rollouts"], suite),
         )
     )
+
+
+def _answers(reader: RunReader, rollouts: Any, suite: str) -> dict[str, str | None]:
+    """The answers that comparisons may show: those of this evaluation, and of the first, which made the frozen pool."""
+    first = reader.evaluated(suite)[0]
+    tables = (reader.table("eval_rollouts", [first], suite), rollouts)
+    return {row["id"]: row["answer"] for table in tables for row in table.select(["id", "answer"]).to_pylist()}
 
 
 def evaluation_detail(

@@ -18,10 +18,13 @@ from workbench.views.verdicts import Verdict, verdicts_about
 UNREADABLE = ("none", "ambiguous")
 LOOK_BACK = 50
 """Earlier rounds that are searched for the same problem."""
+SOURCES_BACK = 8
+"""Rounds that are searched for the answers that a comparison shows: a task waits, and a reflection is judged later."""
 COLUMNS = (
     "round", "period", "group_index", "sample", "id", "task_id", "problem_id", "kind", "origin", "view", "question",
     "label", "gold", "answer", "correct", "reward", "advantage", "parse", "reason", "truncated", "tokens",
-    "mean_logprob", "seconds", "policy_version", "judged_right", "judged_wrong", "before", "text",
+    "mean_logprob", "seconds", "policy_version", "judged_right", "judged_wrong", "before", "reflected_on", "pair",
+    "text",
 )  # fmt: skip
 """The columns of `RolloutTable.table`."""
 
@@ -31,11 +34,21 @@ class Preset(StrEnum):
 
     ALL = "all"
     """Every output."""
-    FOOLED = "verifier says wrong, judge says right"
+    FOOLED = "wrong, but accepted"
     """Wrong answers that at least one verdict takes for right."""
+    REJECTED_RIGHT = "right, but rejected"
+    """Right answers that at least one verdict takes for wrong."""
+    JUDGED_WRONG = "judge wrong"
+    """Verdicts, on one answer or on two, that could be read and are wrong."""
+    PAIRS_WRONG = "pairs judged wrong"
+    """Those of them on two answers."""
+    SPOILT = "spoilt by reflection"
+    """Reflections on a right answer that ended wrong."""
+    MENDED = "corrected by reflection"
+    """Reflections on a wrong answer that ended right."""
     DISAGREES = "judge disagrees with verifier"
     """Answers about which at least one verdict is wrong, and verdicts that are wrong."""
-    UNPARSEABLE = "unparseable"
+    UNPARSEABLE = "unreadable"
     """Nothing could be read, or boxes disagree."""
     CHANGED = "changed since last time"
     """The same problem was met before (in an earlier round; in an evaluation: the same output of the evaluation
@@ -54,7 +67,9 @@ class RolloutTable:
     `tokens`: length of the output. `mean_logprob` [nats per token]. `judged_right`, `judged_wrong`: how many readable
     verdicts of this and the next rounds take this output for right or wrong (a pairwise verdict counts for both
     candidates); 0 where it was never judged. `before`: what became of the same problem the last time, "right" or
-    "wrong" (a group counts as right where at least half of it was), null where it was never met.
+    "wrong" (a group counts as right where at least half of it was), null where it was never met. `reflected_on`:
+    whether the answer that a reflection looked at was "right" or "wrong". `pair`: the two answers of a comparison as it
+    showed them, A first; null elsewhere, an answer null where it was none or is not kept.
     """
 
     table: pa.Table
@@ -127,7 +142,8 @@ def rollout_table(cache: TableCache, rounds: Sequence[int], *, ahead: int = 1) -
         tables = cache.round(round)
         verdicts = verdicts_about(cache, round, ahead)
         before = _before(cache, tables)
-        parts.append(output_rows(tables.rollouts, tables.tasks, tables.problems, "period", verdicts, before))
+        answers = _answers(cache, tables)
+        parts.append(output_rows(tables.rollouts, tables.tasks, tables.problems, "period", verdicts, before, answers))
     if not parts:
         raise RunFolderError("No round was given to show outputs of.")
     return RolloutTable(pa.concat_tables(parts))
@@ -140,12 +156,17 @@ def output_rows(
     place: str,
     verdicts: Mapping[str, Sequence[Verdict]],
     before: Callable[[Mapping[str, Any]], str | None],
+    answers: Mapping[str, str | None],
 ) -> pa.Table:
-    """One row per output with the columns `COLUMNS`, of a round or an evaluation (`place`: period or part)."""
+    """One row per output with the columns `COLUMNS`, of a round or an evaluation (`place`: period or part).
+
+    Args:
+        answers: by rollout id, of whatever a comparison may show.
+    """
     known = {row["id"]: row for row in problems.select(["id", "question", "gold"]).to_pylist()}
     owners = {
         (row[place], row["group_index"]): row
-        for row in tasks.select([place, "group_index", "label", "view", "messages"]).to_pylist()
+        for row in tasks.select([place, "group_index", "label", "view", "sources", "source_correct"]).to_pylist()
     }
     light = rollouts.select(["round", place, "group_index", "sample", "id", "problem_id", "kind"]).to_pylist()
     tasks_of = [owners[row[place], row["group_index"]] for row in light]
@@ -162,12 +183,43 @@ def output_rows(
         "judged_right": pa.array([right for right, _ in counted], pa.int64()),
         "judged_wrong": pa.array([wrong for _, wrong in counted], pa.int64()),
         "before": pa.array([before(row) for row in light], pa.string()),
+        "reflected_on": pa.array(
+            [_reflected_on(row, task) for row, task in zip(light, tasks_of, strict=True)], pa.string()
+        ),
+        "pair": pa.array(
+            [
+                [answers.get(source) for source in task["sources"]] if row["kind"] == Kind.PAIRWISE else None
+                for row, task in zip(light, tasks_of, strict=True)
+            ],
+            pa.list_(pa.string()),
+        ),
     }
     return pa.table({name: made[name] if name in made else rollouts[name] for name in COLUMNS})
 
 
 def _question(row: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str | None:
     return known.get(row["problem_id"], {}).get("question")
+
+
+def _reflected_on(row: Mapping[str, Any], task: Mapping[str, Any]) -> str | None:
+    if row["kind"] != Kind.REFLECTION or not task["source_correct"] or task["source_correct"][0] is None:
+        return None
+    return "right" if task["source_correct"][0] else "wrong"
+
+
+def _answers(cache: TableCache, tables: RoundTables) -> dict[str, str | None]:
+    """The answers that comparisons of a round show, by rollout id, looked for from this round backwards."""
+    pairs = tables.tasks.filter(pc.equal(tables.tasks["kind"], str(Kind.PAIRWISE)))
+    wanted = {source for sources in pairs["sources"].to_pylist() for source in sources}
+    found: dict[str, str | None] = {}
+    for round in range(tables.round, max(0, tables.round - SOURCES_BACK), -1):
+        if not wanted or not cache.has(round):
+            break
+        rows = (tables if round == tables.round else cache.round(round)).rollouts
+        ids, answers = rows["id"].to_pylist(), rows["answer"].to_pylist()
+        found |= {name: answer for name, answer in zip(ids, answers, strict=True) if name in wanted}
+        wanted -= found.keys()
+    return found
 
 
 def _counted(verdicts: Iterable[Verdict]) -> tuple[int, int]:
@@ -196,12 +248,24 @@ def _preset_mask(table: pa.Table, preset: Preset) -> Any:
     wrong, right = pc.equal(table["correct"], False), pc.equal(table["correct"], True)
     if preset is Preset.FOOLED:
         return pc.and_(wrong, pc.greater(table["judged_right"], 0))
+    kind = table["kind"]
+    judges = pc.is_in(kind, pa.array(["pointwise", "pairwise"]))
+    misjudged = pc.and_(judges, pc.and_(wrong, pc.equal(table["parse"], "ok")))
+    if preset is Preset.REJECTED_RIGHT:
+        return pc.and_(right, pc.greater(table["judged_wrong"], 0))
+    if preset is Preset.JUDGED_WRONG:
+        return misjudged
+    if preset is Preset.PAIRS_WRONG:
+        return pc.and_(misjudged, pc.equal(kind, "pairwise"))
+    if preset is Preset.SPOILT:
+        return pc.and_kleene(pc.equal(table["reflected_on"], "right"), wrong)
+    if preset is Preset.MENDED:
+        return pc.and_kleene(pc.equal(table["reflected_on"], "wrong"), right)
     if preset is Preset.DISAGREES:
-        judges = pc.is_in(table["kind"], pa.array(["pointwise", "pairwise"]))
         answers = pc.or_(
             pc.and_(wrong, pc.greater(table["judged_right"], 0)), pc.and_(right, pc.greater(table["judged_wrong"], 0))
         )
-        return pc.or_(answers, pc.and_(judges, pc.and_(wrong, pc.equal(table["parse"], "ok"))))
+        return pc.or_(answers, misjudged)
     if preset is Preset.UNPARSEABLE:
         return pc.is_in(table["parse"], pa.array(UNREADABLE))
     if preset is Preset.CHANGED:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,11 @@ from workbench.app.tabs.live_form import LATEX
 from workbench.value_text import show
 from workbench.views import Preset
 
+READY = (
+    Preset.JUDGED_WRONG, Preset.PAIRS_WRONG, Preset.REJECTED_RIGHT, Preset.FOOLED, Preset.SPOILT, Preset.MENDED,
+    Preset.UNPARSEABLE, Preset.ALL,
+)  # fmt: skip
+"""The filters that one click sets."""
 KINDS = (ANY, "solve", "pointwise", "pairwise", "reflection")
 PICK = """
 element.addEventListener('click', event => {
@@ -83,6 +89,11 @@ def build_samples(context: AppContext, run: gr.Dropdown, round: gr.Slider) -> Sa
             label="Search", placeholder="question, output, answer, reason or id", max_length=200, min_width=220,
             elem_id="sw-search",
         )  # fmt: skip
+    with gr.Row(elem_id="sw-ready", elem_classes="sw-pager"):
+        for ready in READY:
+            button = gr.Button(str(ready), size="sm", min_width=90)
+            # The menu's own change then asks for the table and changes the address.
+            button.click(None, outputs=[preset], js=f"() => {json.dumps(str(ready))}", api_visibility="private")
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             with gr.Row(elem_classes="sw-pager"):
@@ -223,11 +234,19 @@ def _row(row: Any, selected: str) -> str:
     answer = row["answer"] if row["answer"] is not None else f"({row['parse'] or 'not verified'})"
     return (
         f'<tr data-id="{escape(row["id"])}" data-round="{row["round"]}"{mark}><td>{escape(row["kind"])}</td>'
-        f"<td>{escape(_short(row['question'] or '(asked in an earlier round)'))}</td>"
+        f"<td>{escape(_short(row['question'] or '(asked in an earlier round)'))}{_pair(row['pair'])}</td>"
         f"<td>{escape(_short(str(answer), 24))}</td><td>{escape(_short(str(show(row['label'])), 24))}</td>"
         f'<td><span class="sw-chip sw-{style}">{word}</span></td><td>{judged}</td>'
         f'<td class="sw-number">{row["tokens"]}</td></tr>'
     )
+
+
+def _pair(answers: Sequence[str | None] | None) -> str:
+    """The two answers that a comparison showed."""
+    if not answers:
+        return ""
+    shown = [f"{letter}: {_short(answer or 'no answer', 30)}" for letter, answer in zip("AB", answers, strict=False)]
+    return f'<br><span class="sw-muted">{escape(" | ".join(shown))}</span>'
 
 
 def _table_updates(tab: SamplesTab, page: SamplePage, selected: str) -> dict[Any, Any]:
