@@ -267,6 +267,21 @@ def test_500_updates_leave_as_many_elements_as_there_were(lab_page: Page, server
     nb.run(5)
 
 
+DRAWN = "() => document.querySelectorAll('.js-plotly-plot .scatterlayer .point').length"
+"""Points of curves that are drawn, in all figures of the page."""
+
+
+def test_the_dashboard_draws_the_same_points_after_a_reload(lab_page: Page, server: LabServer) -> None:
+    nb = notebook(lab_page, server, "reloaded", ["import workbench\nwb = workbench.open()\nwb.dashboard"])
+    nb.run(0)
+    until(lambda: lab_page.evaluate(DRAWN) > 0, "points are drawn")
+    lab_page.wait_for_timeout(2_000)
+    drawn = lab_page.evaluate(DRAWN)
+    lab_page.reload()
+    nb.wait()  # no cell is run again
+    until(lambda: lab_page.evaluate(DRAWN) == drawn, f"the {drawn} points are drawn again")
+
+
 def test_every_panel_of_the_recorded_run_in_light_and_dark(lab_page: Page, server: LabServer) -> None:
     nb = notebook(lab_page, server, "recorded", ["import workbench\nwb = workbench.open()\nwb"])
     nb.run(0)

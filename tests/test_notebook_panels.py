@@ -231,6 +231,19 @@ def test_500_updates_leave_as_many_widgets_and_traces_as_the_first(wb: Workbench
     assert [len(figure.layout.shapes) for figure in wb.dashboard.figures.values()] == shapes
 
 
+def test_a_page_that_is_loaded_again_gets_the_points_that_are_drawn_now(wb: Workbench) -> None:
+    wb.refresh()
+    points = 0
+    for figure in wb.dashboard.figures.values():
+        state = figure.get_state()
+        assert [len(trace.get("y", ())) for trace in state["_widget_data"]] == [
+            0 if trace.y is None else len(trace.y) for trace in figure.data
+        ]
+        points += sum(len(trace.get("y", ())) for trace in state["_widget_data"])
+        assert state["_widget_layout"].get("title") == figure.layout.to_plotly_json().get("title")
+    assert points > 0
+
+
 def test_a_panel_behind_another_tab_is_brought_up_to_date_when_it_comes_to_the_front(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     with workbench.open(copy) as wb:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pathlib
 import weakref
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import anywidget
@@ -118,6 +119,17 @@ class FigureWidget(go.FigureWidget):
     def __init__(self, figure: go.Figure) -> None:
         super().__init__(figure)
         self._config = {**self._config, "responsive": True}
+
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
+        """The state, for a page that opens or is loaded again: with the data as it is now.
+
+        plotly sends changes as messages and leaves in the state what was there when the figure was shown first: a page
+        that was loaded again would draw an empty figure, for good.
+        """
+        if key is None and "_layout_obj" in self.__dict__:  # not while it is being made
+            self._trait_values["_widget_data"] = deepcopy(self._data)
+            self._trait_values["_widget_layout"] = deepcopy(self._layout_obj._props)
+        return super().get_state(key, drop_defaults)
 
     @traitlets.default("_script")
     def _first_script(self) -> Script:
