@@ -100,6 +100,47 @@ def test_train_stop_and_fork_by_clicks_while_a_refresher_keeps_the_panel_up_to_d
     assert driver.config.evaluation.every == 0
 
 
+@pytest.mark.slow
+def test_going_back_says_what_it_costs_and_needs_a_second_click_and_a_bad_request_lets_nothing_go(
+    driver: Driver, tmp_path: Path
+) -> None:
+    controls = Controls(driver)
+
+    def settled() -> DriverState:
+        state = driver.wait(idle, PATIENCE)
+        controls.refresh(state, Seen(state.run))
+        return state
+
+    driver.train(2)
+    assert settled().completed == 2
+    assert controls.back_to.value == 2  # the newest round, not 0
+    controls.button(Action.BACK).click()
+    assert "stands after round 2" in controls.message.value
+    controls.back_to.value = 1
+    controls.button(Action.BACK).click()
+    assert "takes round 2 away" in controls.message.value
+    assert driver.state.completed == 2
+    # Anything else in between, and it asks anew.
+    controls.button(Action.CHECKPOINT).click()
+    assert settled().message.startswith("Checkpoint")
+    controls.button(Action.BACK).click()
+    assert "takes round 2 away" in controls.message.value
+    controls.button(Action.BACK).click()
+    assert settled().completed == 1
+    assert (driver.state.run / "discarded" / "0001" / "rounds" / "000002").is_dir()
+
+    # Requests that cannot be met are refused while the run is held, and it stays held.
+    for ask in (
+        lambda: driver.go_back(7),
+        lambda: driver.fork(9, tmp_path / "fork"),
+        lambda: driver.fork(1, tmp_path / "fork", {"seed": 5}),
+        lambda: driver.fork(1, driver.state.run),
+    ):
+        assert ask() is None
+        state = settled()
+        assert (state.failed, state.mode, state.completed) == (True, Mode.READY, 1), state.message
+
+
 def test_the_recorded_run_is_only_looked_at() -> None:
     before = {path: path.stat().st_mtime_ns for path in recorded_run().rglob("*")}
     driver = Driver(recorded_run())

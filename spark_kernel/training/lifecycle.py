@@ -113,6 +113,45 @@ def go_back(
         raise
 
 
+def check_back(path: str | Path, round: int) -> None:
+    """Whether a run can go back to a round; nothing is written.
+
+    Raises:
+        InputError: a round that the run does not have.
+        RunFolderError: the folder is no run.
+    """
+    first, last = _rounds_of(Path(path))
+    if not first <= round <= last:
+        raise InputError(f"{path} has rounds {first} to {last}: it cannot go back to {round}.")
+
+
+def check_fork(
+    source: str | Path, round: int | None, path: str | Path, overrides: Mapping[str, Any] | None = None
+) -> tuple[Path, int, RunConfig, RunConfig]:
+    """Whether a fork can be made, before anything is loaded or written; arguments and errors as `fork_run`.
+
+    Returns the parent's folder, the round, the parent's configuration and the fork's.
+    """
+    parent = Path(source).absolute()
+    first, last = _rounds_of(parent)
+    at = last if round is None else round
+    if not first <= at <= last:
+        raise InputError(f"{parent} has rounds {first} to {last}: it cannot be forked at {at}.")
+    old = read_config(parent)
+    config = validate_config(merge_settings(old.model_dump(), overrides or {}))
+    if config.model != old.model or config.seed != old.seed:
+        raise InputError("A fork keeps model and seed of its parent: start a new run to change them.")
+    check_precision(config.model, config.learner.learning_rate)
+    check_new_folder(Path(path).absolute())
+    return parent, at, old, config
+
+
+def _rounds_of(run: Path) -> tuple[int, int]:
+    """The rounds that a run can go back to or be forked at: the one before its first, to its last."""
+    first = first_round(read_run_info(run)) - 1
+    return first, max(list_numbers(run / ROUNDS), default=first)
+
+
 def fork_run(
     source: str | Path,
     round: int | None,
@@ -140,19 +179,8 @@ def fork_run(
             and were trained on.
         RunFolderError: source or target folder cannot be used.
     """
-    parent = Path(source).absolute()
-    info = read_run_info(parent)
-    last = max(list_numbers(parent / ROUNDS), default=first_round(info) - 1)
-    at = last if round is None else round
-    if not first_round(info) - 1 <= at <= last:
-        raise InputError(f"{parent} has rounds {first_round(info) - 1} to {last}: it cannot be forked at {at}.")
-    old = read_config(parent)
-    config = validate_config(merge_settings(old.model_dump(), overrides or {}))
-    if config.model != old.model or config.seed != old.seed:
-        raise InputError("A fork keeps model and seed of its parent: start a new run to change them.")
-    check_precision(config.model, config.learner.learning_rate)
-    run = Path(path).absolute()
-    check_new_folder(run)
+    parent, at, old, config = check_fork(source, round, path, overrides)
+    info, run = read_run_info(parent), Path(path).absolute()
     history = (parent, parent / INHERITED)
     checkpoint, _ = _newest_checkpoint(parent, at, in_flight=False)
     if checkpoint is None and first_round(info) > 1:

@@ -45,6 +45,8 @@ class Controls(Panel):
         self._seen = Seen(driver.state.run)
         self._buttons: dict[Action, widgets.Button] = {}
         self._refusal: tuple[str, DriverState] | None = None
+        self._warned: int | None = None
+        self._newest = 0
         self.rounds = widgets.BoundedIntText(5, min=1, max=1_000_000, description="rounds", layout=_width("150px"))
         self.back_to = widgets.BoundedIntText(0, min=0, max=1_000_000, description="round", layout=_width("150px"))
         self.fork_name = widgets.Text("", description="new run", placeholder="name", layout=_width("260px"))
@@ -71,7 +73,7 @@ class Controls(Panel):
         )
         history = row(
             self.back_to,
-            self._button(Action.BACK, "Go back to it", "undo", lambda: driver.go_back(self.back_to.value)),
+            self._button(Action.BACK, "Go back to it", "undo", self._go_back),
             self.fork_name,
             self.fork_settings,
             self._button(Action.FORK, "Fork from it", "code-fork", self._fork),
@@ -91,6 +93,7 @@ class Controls(Panel):
     def refresh(self, state: DriverState, seen: Seen) -> None:
         """Show a snapshot of the worker, and the run as it is on disk."""
         self._seen = seen
+        self._follow_newest(state, seen)
         self.state_line.value = _state_html(state, seen)
         share = state.done / state.total if state.total else 0.0
         self.bar.value = min(1.0, share) if state.mode in BUSY else 0.0
@@ -152,14 +155,38 @@ class Controls(Panel):
         self, action: Action, text: str, icon: str, ask: Callable[[], str | None], style: str = ""
     ) -> widgets.Button:
         button = widgets.Button(description=text, icon=icon, button_style=style, layout=_width("auto"))
-        button.on_click(lambda _: self._asked(self.why_not(action) or ask()))
+        button.on_click(lambda _: self._asked(action, self.why_not(action) or ask()))
         self._buttons[action] = button
         return button
 
-    def _asked(self, refusal: str | None) -> None:
+    def _asked(self, action: Action, refusal: str | None) -> None:
+        if action is not Action.BACK:
+            self._warned = None
         state = self._driver.state
         self._refusal = None if refusal is None else (refusal, state)
         self.refresh(state, self._seen)
+
+    def _follow_newest(self, state: DriverState, seen: Seen) -> None:
+        """The round to go back to or fork from is the newest one, unless somebody chose another."""
+        newest = _completed(state, seen)[0]
+        if self.back_to.value == self._newest:
+            self.back_to.value = newest
+        self._newest = newest
+
+    def _go_back(self) -> str | None:
+        """Say what it costs; do it when it is asked for again."""
+        round, newest = self.back_to.value, _completed(self._driver.state, self._seen)[0]
+        if round >= newest:
+            return f"The run stands after round {newest}: choose an earlier round to go back to."
+        if self._warned != round:
+            self._warned = round
+            lost = f"round {newest}" if newest - round == 1 else f"rounds {round + 1} to {newest}"
+            return (
+                f"This takes {lost} away, with evaluations and checkpoints, into the run's folder discarded/. "
+                'Press "Go back to it" again to do so.'
+            )
+        self._warned = None
+        return self._driver.go_back(round)
 
     def _fork(self) -> str | None:
         name = self.fork_name.value.strip()
@@ -190,9 +217,7 @@ TIPS = {
 
 
 def _state_html(state: DriverState, seen: Seen) -> str:
-    completed, rounds = state.completed, state.rounds
-    if state.mode is Mode.WATCHING and seen.status is not None:
-        completed, rounds = seen.status.last_round, seen.config.rounds if seen.config is not None else 0
+    completed, rounds = _completed(state, seen)
     parts = [f'<span class="spark-pill">{WORDS[state.mode]}</span>', f"<b>{html.escape(state.run.name)}</b>"]
     if rounds:
         parts.append(f"{completed} of {max(completed, rounds)} rounds done")
@@ -204,6 +229,13 @@ def _state_html(state: DriverState, seen: Seen) -> str:
     if state.seconds_left is not None:
         parts.append(f"about {_duration(state.seconds_left)} left")
     return " &nbsp; ".join(parts)
+
+
+def _completed(state: DriverState, seen: Seen) -> tuple[int, int]:
+    """Rounds that are done, and rounds in all."""
+    if state.mode is Mode.WATCHING and seen.status is not None:
+        return seen.status.last_round, seen.config.rounds if seen.config is not None else 0
+    return state.completed, state.rounds
 
 
 def _progress_html(state: DriverState) -> str:

@@ -277,17 +277,19 @@ class Driver:
         return f"Checkpoint {self._hold().checkpoint().name} is written."
 
     def _go_back(self, round: int) -> str:
-        from spark_kernel.training.lifecycle import go_back
+        from spark_kernel.training.lifecycle import check_back, go_back
 
         run = self._state.run
+        check_back(run, round)  # before the run that is held is let go
         self._drop("stopped")
         self._take(go_back(run, round, listeners=[self._listen]))
         return f"The run stands after round {round}; later rounds are in its folder discarded/."
 
     def _fork(self, round: int | None, path: Path, overrides: Mapping[str, Any] | None) -> str:
-        from spark_kernel.training.lifecycle import fork_run
+        from spark_kernel.training.lifecycle import check_fork, fork_run
 
         source = self._state.run
+        check_fork(source, round, path, overrides)  # before the run that is held is let go
         self._drop("stopped")
         trainer = fork_run(source, round, path, overrides, listeners=[self._listen])
         self._take(trainer)
