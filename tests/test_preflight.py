@@ -6,6 +6,7 @@ import itertools
 import json
 from dataclasses import replace
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,41 @@ def test_gradients_moments_and_reference_copy_are_those_of_a_real_learner(
     copy = 0 if lora.enabled else size_of(learner._reference.parameters())  # type: ignore[union-attr]
     assert estimate.fixed["reference copy"] == copy
     assert estimate.training["gradients"] == sum(gradients)
+
+
+QWEN = {
+    "gsm8k-0.5b": (24, {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+                        "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936}),
+    "gsm8k-1.5b": (24, {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+                        "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936}),
+    "math-7b-lora": (80, {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+                          "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064}),
+}  # fmt: skip
+"""Presets for one card: its GB, and the published shape of their model (Qwen2.5; the 7B has a head of its own)."""
+
+
+@pytest.mark.parametrize("preset", QWEN)
+def test_presets_for_one_card_fit_it_and_say_what_they_take(tmp_path: Path, preset: str) -> None:
+    card, shape = QWEN[preset]
+    Qwen2Config(**shape, tie_word_embeddings=card < 80).save_pretrained(tmp_path)
+    config = load_config(preset)
+    dtype = "bfloat16" if config.model.lora.enabled else "float32"  # what `auto` is on a card (docs/training.md)
+    settings = config.model.model_copy(update={"path": str(tmp_path), "dtype": dtype, "device": "cpu"})
+    tokens = config.rollout.max_prompt_tokens + config.rollout.max_new_tokens
+    demand = MemoryDemand(max_new_tokens=tokens, rows=1, reference=False, optimizer="adamw")
+    estimate = estimate_memory(weighed(settings), settings, demand)
+    gib = {name: size / 2**30 for name, size in (*estimate.fixed.items(), *estimate.training.items())}
+    header = (resources.files("spark_kernel.config") / "presets" / f"{preset}.yaml").read_text("utf-8")
+    assert f"weights {gib['weights']:.1f}" in header
+    if config.model.lora.enabled:
+        assert f"adapter with AdamW and gradients {gib['optimizer'] + gib['gradients']:.1f} GiB" in header
+    else:
+        assert f"AdamW {gib['optimizer']:.1f}, gradients {gib['gradients']:.1f} GiB" in header
+    free = 0.9 * card * 1e9 / 2**30
+    assert estimate.needed / 2**30 < free
+    # While it samples the learner keeps weights and moments.
+    held = gib["weights"] + gib["optimizer"] + config.rollout.vllm.memory_share * card * 1e9 / 2**30
+    assert held < free
 
 
 def test_every_setting_that_saves_memory_lowers_the_estimate(qwen_7b: str) -> None:
