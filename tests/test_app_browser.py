@@ -21,6 +21,7 @@ from tests.helpers.browser import new_page, screenshot, serious_violations
 from tests.helpers.hostile_runs import ACTIVE, write_hostile_run
 from tests.helpers.recorded_runs import CONFIG, ENVIRONMENT, make_evaluation, make_round, sample_group, write_round
 from workbench.app.access import USER, decide_access
+from workbench.app.examples import EXAMPLES
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 TABS = ("Live compare", "Rounds", "Samples", "Reward accuracy", "Runs", "About")
@@ -148,13 +149,60 @@ def test_stop_stops_generation_and_the_next_question_is_answered(page, app, mode
 
 def test_compare_two_models(page, app) -> None:
     opened(page, app.url)
-    choose(page, "Model B", "builtin:starter")
+    choose(page, "Model B", "builtin:starter-2")
     page.click("#sw-ask")
     page.wait_for_function("document.querySelectorAll('.sw-outcome').length === 2")
     heads = page.locator(".sw-chain h2").all_inner_texts()
     assert heads[0].startswith("A: ")
     assert heads[0].endswith("second-model")
-    assert heads[1] == "B: builtin:starter"
+    assert heads[1] == "B: builtin:starter-2"
+    assert page.locator(".sw-two").count() == 1
+
+
+def test_enter_asks_a_link_asks_again_and_an_example_clears_the_answer(page, app) -> None:
+    opened(page, app.url)
+    box = page.locator("#sw-question textarea")
+    box.fill("What is")
+    box.press("Shift+Enter")
+    box.press_sequentially("40 + 2?")
+    assert box.input_value() == "What is\n40 + 2?"
+    assert page.locator(".sw-chain").count() == 0
+    box.press("Enter")
+    page.wait_for_selector(".sw-story .sw-end", state="attached")
+    story = page.inner_text(".sw-story")
+    assert "41" in story
+    assert "rejected" in story
+    assert story.endswith(": changed")
+    link = page.url
+    assert "question=What+is" in link
+    # The same answer on a page of its own, and again by Reload.
+    opened(page, link)
+    page.wait_for_selector(".sw-story .sw-end", state="attached")
+    assert page.inner_text(".sw-story") == story
+    assert box.input_value() == "What is\n40 + 2?"
+    page.locator("#sw-examples tbody tr").nth(1).press("Enter")
+    page.wait_for_function("document.querySelectorAll('.sw-chain').length === 0")
+    assert box.input_value() == EXAMPLES[1].question
+
+
+def test_any_state_is_a_link_and_back_and_reload_keep_it(page, app) -> None:
+    opened(page, f"{app.url}?run=mine&round=2")
+    page.wait_for_selector(".sw-phase >> nth=0")
+    open_tab(page, "Samples")
+    page.wait_for_selector("#sw-samples tr[data-id]")
+    page.locator("#sw-ready button", has_text="pairs judged wrong").or_(
+        page.locator("button#sw-ready, #sw-ready button", has_text="judge wrong")
+    ).first.click()
+    page.wait_for_function("location.search.includes('preset=')")
+    rows = page.locator("#sw-summary").inner_text()
+    page.reload()
+    page.wait_for_selector("#sw-summary >> text=/of/")
+    page.wait_for_function(f"document.querySelector('#sw-summary').innerText === {json.dumps(rows)}")
+    page.go_back()
+    page.wait_for_function("location.search.includes('tab=rounds') || !location.search.includes('samples')")
+    opened(page, f"{app.url}?run=mine&round=77&tab=rounds")
+    page.wait_for_selector("#sw-state >> text=The link names round 77")
+    assert page.locator(".sw-phase:visible").count() == 0
 
 
 def test_filter_and_search_ten_thousand_samples(page, app) -> None:

@@ -79,7 +79,9 @@
   };
 
   // --- a question ---
-  window.swAsked = values => {
+  window.swAsked = given => {
+    const values = [...given];
+    if (values[4] === filled.gold && values[0] !== filled.question) values[4] = '';
     // Shown at once, for a question may have to wait for others; the server's own words follow.
     const status = document.querySelector('#sw-status .sw-live');
     if (status) status.textContent = 'Waiting for its turn ...';
@@ -93,6 +95,7 @@
     if (answers && answers.getBoundingClientRect().top > innerHeight * 0.5) {
       document.querySelector('#sw-status').scrollIntoView({ behavior: 'smooth', block: 'start' });
     }
+    return values;
   };
 
   window.swCopyLink = async () => {
@@ -108,12 +111,12 @@
   };
 
   // A gold answer that came with an example goes when the question is written anew; one that was typed stays.
-  let filled;
-  window.swFilled = gold => { filled = gold; };
-  window.swGoldOf = gold => (filled === undefined || gold === filled ? '' : gold);
+  const filled = { gold: undefined, question: undefined };
+  window.swFilled = (gold, question) => { Object.assign(filled, { gold, question }); };
+  window.swGoldOf = gold => (filled.gold === undefined || gold === filled.gold ? '' : gold);
 
-  window.swOpened = gold => {
-    filled = gold;
+  window.swOpened = (gold, question) => {
+    window.swFilled(gold, question);
     const asked = new URLSearchParams(location.search).has('question');
     // Behind the events that filling sets off.
     setTimeout(() => {
@@ -122,13 +125,15 @@
     }, 300);
   };
 
-  document.addEventListener('keydown', event => {
+  // Enter asks, Shift+Enter begins a new line; Gradio's box has it the other way round, and listens to `keypress`.
+  const entered = event => {
     if (event.key !== 'Enter' || event.isComposing || !event.target.closest('#sw-question textarea')) return;
-    event.stopPropagation();  // Gradio's box has it the other way round
+    event.stopPropagation();
     if (event.shiftKey) return;
     event.preventDefault();
-    document.querySelector('#sw-ask')?.click();
-  }, true);
+    if (event.type === 'keydown') document.querySelector('#sw-ask')?.click();
+  };
+  for (const name of ['keydown', 'keypress']) document.addEventListener(name, entered, true);
 
   const move = by => {
     const all = rows();

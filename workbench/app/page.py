@@ -162,4 +162,4 @@ def _wire(blocks: gr.Blocks, context: AppContext, parts: Parts) -> None:
         opener(context, parts), [parts.bar.theme], opened(parts), js=READ_THEME, queue=False, show_progress="hidden",
         api_visibility="private", preprocess=False,
     )  # fmt: skip
-    loaded.then(None, [form.gold], js=OPENED, api_visibility="private")
+    loaded.then(None, [form.gold, form.question], js=OPENED, api_visibility="private")

@@ -31,8 +31,8 @@ PAUSE_SECONDS = 0.06
 """Shortest time between two updates of the page."""
 BREATH_SECONDS = 0.5
 """How often a waiting question looks whether its client is still there."""
-ASKED = "(...values) => { window.swAsked(values); return values; }"
-FILLED = "gold => { window.swFilled(gold); }"
+ASKED = "(...values) => window.swAsked(values)"
+FILLED = "(gold, question) => { window.swFilled(gold, question); }"
 OWN_QUESTION = "gold => window.swGoldOf(gold)"
 """A gold answer that came with an example goes when the question is written anew."""
 COPY = "() => { window.swCopyLink(); }"
@@ -127,7 +127,7 @@ def build_live(context: AppContext) -> LiveTab:
     chosen = form.examples.pick(_chooser(context, waiting), None, [*fresh, form.first], **quiet)
     drawn = form.draw.click(_drawer(context, waiting), [form.first], fresh, **quiet)
     for filled in (chosen, drawn):
-        filled.then(None, [form.gold], js=FILLED, api_visibility="private")
+        filled.then(None, [form.gold, form.question], js=FILLED, api_visibility="private")
     form.question.input(None, [form.gold], [form.gold], js=OWN_QUESTION, api_visibility="private")
     form.link.click(None, js=COPY, api_visibility="private")
     for menu in (form.first, form.second):
