@@ -138,7 +138,12 @@ def build_live(context: AppContext) -> LiveTab:
 def model_lines(context: AppContext, *models: Any) -> str:
     """The sentences about the models that are chosen, as HTML."""
     names = [str(name) for name in models if name not in (None, "", NONE)]
-    lines = [model_line(context.catalog, context.catalog.model(name)) for name in names]
+    choices = [context.catalog.model(name) for name in names]
+    # Of a checkpoint it is read from an evaluation, which does not change.
+    lines = [
+        context.kept.get(("model line", choice.name), partial(model_line, context.catalog, choice))
+        for choice in choices
+    ]
     marked = [f"{letter}: {line}" for letter, line in zip("AB", lines, strict=False)] if len(lines) > 1 else lines
     return "".join(paragraph(line, "muted") for line in marked)
 
