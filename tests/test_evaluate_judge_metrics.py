@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from spark_kernel.evaluate.intervals import clustered_mean, clustered_proportion
 from spark_kernel.evaluate.judge_metrics import calibration, is_one_sided, judge_metrics, swapped_agreement
+from spark_kernel.evaluate.judge_words import one_sided_sentence
 from spark_kernel.evaluate.kind_stats import exclusion_counts, kind_stats, task_counts
 from spark_kernel.records import (
     Exclusion,
@@ -182,10 +183,27 @@ def test_a_judge_that_always_says_yes_is_flagged_and_scores_chance():
 
 
 def test_one_sided_begins_at_95_percent_of_at_least_ten_verdicts():
-    assert is_one_sided(["Yes"] * 19 + ["No"]) is True
-    assert is_one_sided(["Yes"] * 18 + ["No"] * 2) is False
-    assert is_one_sided(["No"] * 10) is True
-    assert is_one_sided(["No"] * 9) is None
+    half = ["Yes", "No"] * 10
+    assert is_one_sided(["Yes"] * 19 + ["No"], half) is True
+    assert is_one_sided(["Yes"] * 18 + ["No"] * 2, half) is False
+    assert is_one_sided(["No"] * 10, half[:10]) is True
+    assert is_one_sided(["No"] * 9, half[:9]) is None
+
+
+def test_where_the_labels_are_one_sided_nobody_is_blamed_for_it():
+    assert is_one_sided(["A"] * 12, ["A"] * 12) is None  # a judge who is always right says nothing else
+    assert is_one_sided(["A"] * 20, ["A"] * 17 + ["B"] * 3) is None
+    assert is_one_sided(["A"] * 20, ["A"] * 16 + ["B"] * 4) is True
+    assert is_one_sided(["B"] * 20, ["A"] * 20) is True
+    assert is_one_sided(["A"] * 10 + ["B"] * 10, ["A"] * 20) is False
+
+
+def test_the_sentence_names_verdict_share_number_and_how_often_it_is_right():
+    figures = {"one_sided": True, "yes_rate": 0.03, "base_rate": 0.52, "parsed": 240}
+    assert one_sided_sentence(figures) == 'It says "No" in 97% of 240 readable verdicts, where "No" is right in 48%.'
+    pairs = {"one_sided": 1.0, "yes_rate": None, "a_rate": 0.96, "base_rate": 0.5, "parsed": 50.0}
+    assert one_sided_sentence(pairs) == 'It says "A" in 96% of 50 readable verdicts, where "A" is right in 50%.'
+    assert one_sided_sentence({**figures, "one_sided": False}) is None
 
 
 def _pair(name, first, second, label, verdicts, *, view=View.ANSWER):

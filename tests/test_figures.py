@@ -115,7 +115,7 @@ def test_hover_tells_interval_and_n(series: RoundSeries, drawn: dict[str, go.Fig
     assert text == "32.8 %<br>95 % interval 18.9 to 50.5 %<br>n = 64"
     assert "n = 20" in named(figures["accuracy"], "held-out, greedy").text[0]
     assert "chance" in named(figures["judge"], "training, of answers").text[0]
-    assert "nearly always the same verdict" in named(figures["judge"], "training, of answers", 2).text[-1]
+    assert "one-sided" in named(figures["judge"], "training, of answers", 2).text[-1]
 
 
 def test_held_out_and_training_differ_by_more_than_colour(drawn: dict[str, go.Figure]) -> None:

@@ -145,11 +145,13 @@ def test_held_out_figures_are_apart_and_follow_from_the_rows(view: RunView) -> N
 
 
 def test_a_judge_with_one_verdict_is_named() -> None:
-    line = Line(("reward", "pointwise", "solve"), (1, 2), {"one_sided": (0.0, 1.0)})
+    figures = {"one_sided": (0.0, 1.0), "yes_rate": (0.5, 1.0), "base_rate": (0.5, 0.4), "parsed": (20.0, 30.0)}
+    line = Line(("reward", "pointwise", "solve"), (1, 2), figures)
     from workbench.views.series import _flags
 
     assert _flags([line], "on-policy") == [
-        "One-sided judge: pointwise/solve, on-policy, round 2 gives nearly always the same verdict."
+        "One-sided judge, pointwise/solve, on-policy, round 2: "
+        'It says "Yes" in 100% of 30 readable verdicts, where "Yes" is right in 40%.'
     ]
     assert _flags([Line(line.name, (1, 2), {"one_sided": (1.0, 0.0)})], "on-policy") == []
 

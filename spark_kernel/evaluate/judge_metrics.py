@@ -16,6 +16,8 @@ from spark_kernel.records import Group, Kind, Parse, Rollout, Task
 ONE_SIDED_SHARE = 0.95
 ONE_SIDED_FEWEST = 10
 """Readable verdicts below which nobody can be called one-sided: even a fair coin may fall alike a few times."""
+LABELS_ALIKE_SHARE = 0.8
+"""Where one label is right more often, a judge that nearly always gives it may be a good one."""
 CALIBRATION_BINS = 10
 STRATA = {Kind.POINTWISE: ("Yes", "No"), Kind.PAIRWISE: ("A", "B")}
 
@@ -29,7 +31,8 @@ class JudgeMetrics:
     `chance`: accuracy of always giving the commoner label (balanced accuracy: always 1/2). `precision`, `recall`,
     `f1`: of "Yes", so pointwise only; `specificity`: recall of "No". `yes_rate`: share of "Yes" among readable
     verdicts. `a_rate`: share of the letter A among readable verdicts given by letter. `accuracy_mixed`: accuracy on
-    tasks from mixed groups. `one_sided`: at least 95 % of the readable verdicts are the same.
+    tasks from mixed groups. `one_sided`: at least 95 % of the readable verdicts are the same, though that verdict is
+    right in at most 80 % of them.
     """
 
     kind: Kind
@@ -112,7 +115,7 @@ def judge_metrics(groups: Sequence[Group], kind: Kind) -> JudgeMetrics:
         accuracy_mixed=clustered_proportion(
             (task.problem_id, float(_is_right(r))) for task, r in scored if task.source_group_mixed
         ),
-        one_sided=is_one_sided(verdicts),
+        one_sided=is_one_sided(verdicts, [task.label for task, r in scored if verdict_of(r) is not None]),
     )
 
 
@@ -121,11 +124,21 @@ def verdict_of(rollout: Rollout) -> str | None:
     return rollout.score.answer if rollout.score and rollout.score.parse is Parse.OK else None
 
 
-def is_one_sided(verdicts: Sequence[str]) -> bool | None:
-    """Whether one verdict makes up at least 95 %; None for fewer than 10 verdicts."""
+def is_one_sided(verdicts: Sequence[str], labels: Sequence[str]) -> bool | None:
+    """Whether one verdict makes up at least 95 % although it is right in fewer than 80 % of these tasks.
+
+    None where that cannot be told: fewer than 10 verdicts, or it is nearly always right, so that a good judge says it.
+
+    Args:
+        verdicts: those that could be read.
+        labels: the right verdict of each.
+    """
     if len(verdicts) < ONE_SIDED_FEWEST:
         return None
-    return max(verdicts.count(verdict) for verdict in set(verdicts)) >= ONE_SIDED_SHARE * len(verdicts)
+    commonest = max(sorted(set(verdicts)), key=verdicts.count)
+    if verdicts.count(commonest) < ONE_SIDED_SHARE * len(verdicts):
+        return False
+    return True if labels.count(commonest) <= LABELS_ALIKE_SHARE * len(labels) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from spark_kernel.evaluate.judge_words import one_sided_sentence
 from workbench.figures.panel import HIDDEN, Data, Panel, Row, Slot
 from workbench.figures.slots import (
     SHARE_AXIS,
@@ -149,7 +150,8 @@ def _judge_text(line: Line, index: int) -> str:
         if value is not None:
             parts.append(f"{name} {percent(value)}")
     if line.get("one_sided")[index] == 1.0:
-        parts.append("<b>nearly always the same verdict</b>")
+        told = one_sided_sentence({name: line.get(name)[index] for name in line.figures})
+        parts.append(f"<b>one-sided: {told}</b>")
     return "<br>".join(parts)
 
 

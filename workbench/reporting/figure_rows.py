@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spark_kernel.evaluate.judge_words import one_sided_sentence
 from spark_kernel.records import KindStats, RoundReport
 
 Figure = tuple[float | None, float | None, float | None, int]
@@ -53,10 +54,10 @@ def held_out_rows(summaries: Mapping[int, Mapping[str, Any]]) -> list[Row]:
 def one_sided_notes(summaries: Mapping[int, Mapping[str, Any]], model: str | None = None) -> list[str]:
     """A sentence for each judge that gives nearly always the same verdict."""
     return [
-        f"{model or f'Round {round}'}, {name}: the judge gives nearly always the same verdict."
+        f"{model or f'Round {round}'}, {name}, one-sided judge: {told}"
         for round, summary in summaries.items()
         for name, values in summary.get("lines", {}).items()
-        if name.startswith("own/") and values.get("one_sided")
+        if name.startswith("own/") and (told := one_sided_sentence(values)) is not None
     ]
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from spark_kernel.errors import RunFolderError
 from spark_kernel.evaluate.judge_metrics import CalibrationBin
+from spark_kernel.evaluate.judge_words import one_sided_sentence
 from spark_kernel.runs.bundles import HELD_OUT
 from spark_kernel.runs.reader import RunReader
 from workbench.views.round_tables import TableCache
@@ -116,7 +117,6 @@ def _line(name: str, kind: str, cells: Mapping[tuple[str, str], int], summary: M
     labels = VERDICTS[kind]
     calibration = summary.get("calibration") or {}
     figures = held_out_figures({k: v for k, v in summary.items() if k not in ("calibration", "swapped")})
-    one_sided = figures.get("one_sided") == 1.0
     return JudgeLine(
         name=name,
         kind=kind,
@@ -133,5 +133,5 @@ def _line(name: str, kind: str, cells: Mapping[tuple[str, str], int], summary: M
         calibration_error=calibration.get("error"),
         brier=calibration.get("brier"),
         swapped=held_out_figures(summary.get("swapped") or {}),
-        flag="The judge gives nearly always the same verdict." if one_sided else "",
+        flag=one_sided_sentence(figures) or "",
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from spark_kernel.errors import RunFolderError
+from spark_kernel.evaluate.judge_words import one_sided_sentence
 from spark_kernel.records import KindStats, RoundReport, UpdateStats
 from spark_kernel.runs.reader import RunReader
 from workbench.views.lines import Line, Value, make_lines, thin
@@ -206,12 +207,14 @@ def _thinned(shown: int, total: int) -> str:
 
 
 def _flags(lines: Sequence[Line], where: str) -> list[str]:
-    return [
-        f"One-sided judge: {'/'.join(line.name[1:] or line.name)}, {where}, round {line.rounds[-1]} "
-        "gives nearly always the same verdict."
-        for line in lines
-        if line.rounds and line.last("one_sided") == 1.0
-    ]
+    flags = []
+    for line in lines:
+        told = one_sided_sentence({name: line.last(name) for name in line.figures}) if line.rounds else None
+        if told is not None:
+            flags.append(
+                f"One-sided judge, {'/'.join(line.name[1:] or line.name)}, {where}, round {line.rounds[-1]}: {told}"
+            )
+    return flags
 
 
 def _named(lines: Sequence[Line], name: tuple[str, ...]) -> Line | None:
