@@ -21,7 +21,7 @@ from workbench.figures.panel import ROUND_MARK
 from workbench.notebook.rollouts import ALL_PROBLEMS, HELD_OUT, RAW, TOKENS
 from workbench.notebook.workbench import Workbench
 from workbench.recorded import recorded_run
-from workbench.views import Preset, RunView
+from workbench.views import COLUMNS, Preset, RunView
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +115,28 @@ def test_rollouts_filter_and_search_look_at_every_row(wb: Workbench, reader: Run
     assert panel.table.ids == []
     assert panel.detail.value == ""
     panel.search.value = ""
+
+
+def test_what_the_filters_leave_is_a_frame_in_the_next_cell(wb: Workbench, reader: RunReader) -> None:
+    panel = wb.rollouts
+    panel.preset.value = str(Preset.WRONG)
+    panel.kind.value = "solve"
+    frame = wb.selection
+    assert list(frame.columns) == list(COLUMNS)
+    assert len(frame) == len(panel.table.ids) > 0
+    assert set(frame["kind"]) == {"solve"}
+    assert not frame["correct"].any()
+    panel.preset.value, panel.kind.value = str(Preset.ALL), "all"
+    assert len(wb.selection) == reader.table("rollouts", [reader.rounds[-1]]).num_rows
+
+
+def test_the_funnel_of_the_whole_run_stands_beside_the_rounds(wb: Workbench, reader: RunReader) -> None:
+    rounds = reader.rounds
+    whole = RunView(reader).funnel(rounds)
+    shown = page_text(wb.recycled.whole.value)
+    assert f"rounds {rounds[0]} to {rounds[-1]}" in shown
+    assert str(whole.steps[0].entered) in shown
+    assert whole.steps[0].entered > RunView(reader).funnel([rounds[-1]]).steps[0].entered
 
 
 def test_an_output_is_shown_with_answer_gold_reason_reward_and_advantage(wb: Workbench, reader: RunReader) -> None:

@@ -15,6 +15,8 @@ from workbench.notebook.style import note, row, table
 from workbench.value_text import show
 from workbench.views import FunnelStep, Lineage, RecycledRow, RunView
 
+WHOLE_ROUNDS = 100
+"""Rounds of the whole run's funnel: the newest ones."""
 KINDS = ("all", "pointwise", "pairwise", "reflection")
 FATES = ("all", "sampled", "excluded", "waiting")
 COLUMNS = ("task", "made of", "shows", "label", "sources", "became", "outputs right", "template")
@@ -48,6 +50,8 @@ class Recycled(DataPanel):
         self.fate = widgets.Dropdown(options=FATES, description="became", layout=narrow)
         self.raw = widgets.Checkbox(False, description="raw text", indent=False)
         self.funnel = widgets.HTML()
+        self.whole = widgets.HTML()
+        self._whole: object = None
         self.count = widgets.HTML()
         self.table = RowTable(COLUMNS, "Recycled tasks", self._select)
         self.detail = widgets.HTMLMath()
@@ -55,7 +59,13 @@ class Recycled(DataPanel):
             control.observe(lambda _: self.reload(), "value")
         self.raw.observe(lambda _: self._select(""), "value")
         super().__init__(
-            shared, self.funnel, row(self.kind, self.fate, self.raw), self.count, self.table.widget, self.detail
+            shared,
+            self.funnel,
+            self.whole,
+            row(self.kind, self.fate, self.raw),
+            self.count,
+            self.table.widget,
+            self.detail,
         )
 
     def show(self, view: RunView) -> None:
@@ -66,12 +76,13 @@ class Recycled(DataPanel):
         """
         self._round = self.shared.selected
         if self._round is None:
-            self.funnel.value = self.count.value = self.detail.value = ""
+            self.funnel.value = self.whole.value = self.count.value = self.detail.value = ""
             self.table.show([])
             return
         funnel = view.funnel([self._round])
         steps = funnel.steps if self.kind.value == "all" else funnel.by_kind.get(self.kind.value, ())
         self.funnel.value = funnel_html(steps, f"What became of round {self._round}'s outputs")
+        self._show_whole(view)
         self._rows = view.recycled(self._round)
         chosen = [
             r
@@ -83,6 +94,19 @@ class Recycled(DataPanel):
         self.count.value = f'<span class="spark-muted">{said}</span>'
         self.table.show([(r.id, _cells(r)) for r in chosen])
         self._show_detail(view)
+
+    def _show_whole(self, view: RunView) -> None:
+        """The funnel of the run, folded beside the round's; read again only where it may have changed."""
+        rounds = view.rounds()[-WHOLE_ROUNDS:]
+        key = (view.reader.path, rounds, self._shown, self.kind.value)
+        if key == self._whole:
+            return
+        funnel = view.funnel(rounds)
+        steps = funnel.steps if self.kind.value == "all" else funnel.by_kind.get(self.kind.value, ())
+        newest = f", the newest {WHOLE_ROUNDS}" if len(view.rounds()) > WHOLE_ROUNDS else ""
+        caption = f"What became of the outputs of rounds {rounds[0]} to {rounds[-1]}{newest}"
+        self.whole.value = details("the whole run", funnel_html(steps, caption))
+        self._whole = key
 
     def _show_detail(self, view: RunView) -> None:
         if self.table.selected is None or self._round is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+import pandas as pd
 
 from spark_kernel.errors import SparkError
 from workbench.notebook.row_table import MOST_ROWS, RowTable
@@ -24,6 +25,7 @@ from workbench.notebook.sample_html import (
 )
 from workbench.notebook.shared import DataPanel, Shared
 from workbench.notebook.style import note, row
+from workbench.views import COLUMNS as OUTPUT_COLUMNS
 from workbench.views import Preset, RolloutDetail, RolloutTable, RunView
 from workbench.views.snapshot import run_config
 
@@ -40,6 +42,7 @@ class Rollouts(DataPanel):
 
     def __init__(self, shared: Shared) -> None:
         self._table: RolloutTable | None = None
+        self._found: RolloutTable | None = None
         self._loaded: object = None
         self._decoders: dict[Path, Decode | None] = {}
         self._quiet = False
@@ -79,6 +82,16 @@ class Rollouts(DataPanel):
         self._show_rows()
         self._show_detail()
 
+    @property
+    def selection(self) -> pd.DataFrame:
+        """The outputs that the filters leave, all of them, a row each (`workbench.views.COLUMNS`)."""
+        with self.shared.lock:
+            found = self._found
+        if found is None:
+            return pd.DataFrame(columns=list(OUTPUT_COLUMNS))
+        frame: pd.DataFrame = found.table.to_pandas()
+        return frame
+
     def _load(self, view: RunView) -> None:
         round = self._round(view)
         if round is None:
@@ -113,6 +126,7 @@ class Rollouts(DataPanel):
         return max((n for n in evaluations if n <= selected), default=evaluations[0] if evaluations else None)
 
     def _show_rows(self) -> None:
+        self._found = None
         if self._table is None:
             missing = "There is no evaluation yet." if self.where.value == HELD_OUT else "There is no round yet."
             self.count.value = note(missing)
@@ -124,6 +138,7 @@ class Rollouts(DataPanel):
             kind=None if self.kind.value == "all" else self.kind.value,
             problem_id=None if self.problem.value == ALL_PROBLEMS else self.problem.value,
         )
+        self._found = found
         place = f"the evaluation after round {self._loaded[2]}" if self.where.value == HELD_OUT else "this round"  # type: ignore[index]
         most = f"; the first {MOST_ROWS} are listed, narrow the filter for others" if found.count > MOST_ROWS else ""
         self.count.value = (

@@ -30,6 +30,8 @@ from workbench.notebook.style import Panel
 from workbench.settings.differences import nearest_preset
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from workbench.notebook.compare import Compare
     from workbench.notebook.dashboard import Dashboard
 
@@ -115,6 +117,11 @@ class Workbench:
     def driver(self) -> Driver:
         """What the controls ask; its requests return at once."""
         return self._driver
+
+    @property
+    def selection(self) -> pd.DataFrame:
+        """The outputs that the filters of `wb.rollouts` leave, for the next cell: a row each, all columns."""
+        return self.rollouts.selection
 
     def train(self, rounds: int | None = None) -> None:
         """Train and wait. An interrupt of the kernel stops at the next micro-batch, writes a checkpoint and returns.
