@@ -47,7 +47,20 @@ def test_a_round_phase_by_phase(driver: Driver) -> None:
     assert driver.round() is None
     state = driver.wait(idle, PATIENCE)
     assert (state.completed, state.round) == (1, 2)
+    assert state.message == "Done: round 1. Next: roll_out (policy period)."
     assert RunReader(state.run).rounds == [1]
+
+
+def test_finishing_a_round_evaluates_only_where_that_is_due(base: Path, tmp_path: Path) -> None:
+    driver = Driver(tmp_path / "run", tiny_config(base, rounds=3, evaluation__every=2))
+    try:
+        for completed, evaluated in ((1, []), (2, [2]), (3, [2, 3])):
+            assert driver.round() is None
+            state = driver.wait(idle, PATIENCE)
+            assert (state.completed, state.failed) == (completed, False), state.message
+            assert [n for n in RunReader(state.run).evaluations if n] == evaluated
+    finally:
+        driver.end()
 
 
 def test_requests_return_at_once_and_a_second_press_is_refused(driver: Driver) -> None:
@@ -101,7 +114,7 @@ def test_back_fork_and_let_go(driver: Driver, tmp_path: Path) -> None:
     assert driver.go_back(7) is None
     state = driver.wait(idle, PATIENCE)
     assert state.failed
-    assert state.mode is Mode.WATCHING
+    assert state.mode is Mode.READY  # a typo lets nothing go
     assert driver.fork(1, tmp_path / "fork", {"learner": {"learning_rate": 1e-4}}) is None
     state = driver.wait(idle, PATIENCE)
     assert state.run == tmp_path / "fork"

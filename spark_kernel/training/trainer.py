@@ -206,6 +206,16 @@ class Trainer:
             self.pause.check()
         return self.report()
 
+    def finish_round(self) -> RoundReport:
+        """All phases that are left of the round, then the evaluation and the checkpoint that the settings put here.
+
+        Raises:
+            Stopped: as `round`.
+        """
+        report = self.round()
+        self._finish_round(self.config.rounds)
+        return report
+
     def replay_round(self, done: int, total: int) -> None:
         """Repeat a round that is on disk, for its updates alone; the run's events are not written again."""
         self._book.quiet = True

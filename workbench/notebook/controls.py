@@ -110,6 +110,8 @@ class Controls(Panel):
             reason = self.why_not(action)
             button.disabled = reason is not None
             button.tooltip = reason or TIPS[action]
+            if action is Action.STOP:  # what cannot be pressed must not shine
+                button.button_style = "warning" if reason is None else ""
             if reason is not None:
                 reasons.append(f"{button.description}: {reason}")
         resume = self._buttons[Action.RESUME]
@@ -204,7 +206,7 @@ def _same_situation(before: DriverState, now: DriverState) -> bool:
 TIPS = {
     Action.RESUME: "Load the model and bring the run to where it stands",
     Action.PHASE: "Do the phase that is due",
-    Action.ROUND: "Do what is left of the round",
+    Action.ROUND: "Do what is left of the round; evaluate and write a checkpoint where the settings say so",
     Action.TRAIN: "Do this many rounds, with evaluations and checkpoints where they are due",
     Action.PAUSE: "Stop at the end of this phase and write a checkpoint",
     Action.STOP: "Stop at the next micro-batch and write a checkpoint",

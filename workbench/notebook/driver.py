@@ -111,7 +111,7 @@ class Driver:
 
     def round(self) -> str | None:
         """Do what is left of the round."""
-        return self._ask(Action.ROUND, "the rest of the round", lambda: self._train(1))
+        return self._ask(Action.ROUND, "the rest of the round", self._one_round)
 
     def train(self, rounds: int | None = None) -> str | None:
         """Do `rounds` rounds; None: all that are configured."""
@@ -254,6 +254,11 @@ class Driver:
         due = trainer.due
         trainer.step()
         return f"Done: {due}. Next: {trainer.due}."
+
+    def _one_round(self) -> str:
+        trainer = self._hold()
+        trainer.finish_round()
+        return f"Done: round {trainer.completed}. Next: {trainer.due}."
 
     def _train(self, rounds: int | None) -> str:
         trainer = self._hold()
