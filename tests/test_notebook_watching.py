@@ -177,6 +177,22 @@ def test_an_interrupt_of_the_blocking_form_stops_writes_a_checkpoint_and_returns
             wb.fork("other", learner__learning_rte=1)
 
 
+def test_a_cell_that_began_a_run_gives_the_same_panels_when_it_is_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(tmp_path / "base", rounds=50, evaluation__every=0)
+    with workbench.new(config) as wb:
+        wb.train(1)
+        assert workbench.new(config) is wb  # where Stop is, not a second run beside it
+        assert workbench.new(config, wb.run) is wb
+        assert "begun with these settings" in capsys.readouterr().out
+        with pytest.raises(InputError, match="holds a run already"):
+            workbench.new(config, wb.run, seed=5)
+    with workbench.new(config, tmp_path / "another") as another:
+        assert another is not wb
+
+
 def test_new_refuses_a_folder_with_a_run_and_unknown_presets_in_one_sentence(
     recorded: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

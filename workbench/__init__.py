@@ -37,6 +37,8 @@ def open(run: str | Path | None = None) -> Workbench:
 def new(source: str | Path | RunConfig, run: str | Path | None = None, **settings: Any) -> Workbench:
     """The notebook panels of a run to be; nothing is loaded or written until it is started there.
 
+    A cell that is run again gives the panels of the run that it began, as long as this process holds it.
+
     Args:
         source: preset ("quickstart", "quickstart+policy-only"), YAML file or configuration.
         run: its folder; None: runs/NAME-TIME.

@@ -256,15 +256,31 @@ def new_run(source: str | Path | RunConfig, run: str | Path | None, settings: di
     else:
         config = load_config(source, **settings)
         preset = None if str(source).endswith((".yaml", ".yml")) else str(source)
+    if run is None and (begun := _begun_with(config)) is not None:
+        return begun
     name = (preset or "run").replace("+", "-")
     path = Path(run if run is not None else Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}").absolute()
     known = _of_this_process(path)
     if known is not None and known.driver.state.mode is Mode.NEW:
         known.configuration.set(config)
         return known
+    if known is not None and known._config == config:
+        return _told_again(known)
     if (path / "run.json").exists():
         raise InputError(f'{path} holds a run already: workbench.open("{path}") shows it; or choose another folder.')
     return Workbench(Driver(path, config), config, preset)
+
+
+def _begun_with(config: RunConfig) -> Workbench | None:
+    """The run that this process holds and that was made with just these settings: its cell is run again."""
+    held = (wb for wb in _OPEN if wb.driver.state.mode in (*BUSY, Mode.READY) and wb._config == config)
+    begun = next(held, None)
+    return None if begun is None else _told_again(begun)
+
+
+def _told_again(wb: Workbench) -> Workbench:
+    print(f"This is the run that was begun with these settings, {wb.run.name}: name a folder for another one.")
+    return wb
 
 
 def _of_this_process(run: Path) -> Workbench | None:
