@@ -79,8 +79,8 @@ def test_start_stop_resume_fork_reload_second_tab_and_theme(lab_page: Page, serv
     assert begun <= stopped_in <= acknowledged + 1
     assert RunReader(run).rounds == list(range(1, stopped_in))
     assert RunReader(run).checkpoints[-1].in_progress == (stopped["due"] != "roll_out (policy period)")
-    press(nb, "Let go", controls)
-    says(controls, "watching")
+    press(nb, "Release", controls)
+    says(controls, "viewing")
     assert RunReader(run).status().state is RunState.STOPPED
 
     # Resume, and finish the round that was stopped.
@@ -128,8 +128,8 @@ def test_start_stop_resume_fork_reload_second_tab_and_theme(lab_page: Page, serv
         nb.set_theme(f"JupyterLab {theme}")
         screenshot(lab_page, f"controls-{theme.lower()}")
         assert serious_violations(lab_page, PANEL) == []
-    press(nb, "Let go", again)
-    says(again, "watching")
+    press(nb, "Release", again)
+    says(again, "viewing")
 
 
 def test_the_kernels_own_interrupt_stops_a_cell_that_waits(lab_page: Page, server: LabServer) -> None:
@@ -197,8 +197,8 @@ def test_a_run_that_is_killed_while_panels_watch_it(lab_page: Page, server: LabS
         says(panel, "ready")
         press(nb, "Finish round", panel)
         until(lambda: len(RunReader(run).rounds) == before + 1, "the round in flight is finished")
-        press(nb, "Let go", panel)
-        says(panel, "watching")
+        press(nb, "Release", panel)
+        says(panel, "viewing")
         nb.run(1)
     finally:
         writer.kill()
@@ -372,5 +372,5 @@ def test_a_value_out_of_range_is_refused_in_the_form_and_nothing_starts(
     press(two_runs, "Start", controls)
     says(controls, "ready")
     assert "samples: 4" in RunReader(run).config_yaml
-    press(two_runs, "Let go", controls)
-    says(controls, "watching")
+    press(two_runs, "Release", controls)
+    says(controls, "viewing")

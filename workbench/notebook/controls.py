@@ -18,7 +18,7 @@ from workbench.recorded import recorded_run
 
 WORDS = {
     Mode.NEW: "not started",
-    Mode.WATCHING: "watching",
+    Mode.WATCHING: "viewing",
     Mode.WORKING: "working",
     Mode.STOPPING: "stopping",
     Mode.READY: "ready",
@@ -69,7 +69,7 @@ class Controls(Panel):
             self._button(Action.STOP, "Stop", "stop", lambda: driver.stop(), style="warning"),
             self._button(Action.CHECKPOINT, "Checkpoint", "save", lambda: driver.checkpoint()),
             self._button(Action.EVALUATE, "Evaluate", "check", lambda: driver.evaluate()),
-            self._button(Action.CLOSE, "Let go", "eject", lambda: driver.close()),
+            self._button(Action.CLOSE, "Release", "eject", lambda: driver.close()),
         )
         history = row(
             self.back_to,

@@ -14,29 +14,13 @@ from workbench.notebook.shared import DataPanel, Shared
 from workbench.notebook.style import note, row, table
 from workbench.value_text import show
 from workbench.views import FunnelStep, Lineage, RecycledRow, RunView
+from workbench.views.words import origin_words, reason_words, view_words
 
 WHOLE_ROUNDS = 100
 """Rounds of the whole run's funnel: the newest ones."""
 KINDS = ("all", "pointwise", "pairwise", "reflection")
 FATES = ("all", "sampled", "excluded", "waiting")
-COLUMNS = ("task", "made of", "shows", "label", "sources", "became", "outputs right", "template")
-REASONS = {
-    "capped": "over the number of recycled tasks a round takes",
-    "balance": "left out to balance Yes and No",
-    "not_selected": "the rule's coin fell on another kind or source",
-    "no_source": "no output that the rule could use",
-    "no_answer": "no source with an answer that can be read",
-    "equal_answers": "both candidates verify as equal",
-    "too_old": "waited longer than recycle.max_age rounds",
-    "prompt_too_long": "the prompt does not fit",
-    "truncated": "cut off at the length limit",
-    "zero_variance": "all rewards of the group are equal",
-    "kind_off": "this kind is switched off",
-    "verifier_timeout": "the verifier ran past its deadline",
-    "verifier_crash": "the verifier died",
-    "waiting": "still in the queue",
-    "update not done": "its update comes later",
-}
+COLUMNS = ("task", "made from", "shows", "label", "sources", "became", "outputs right", "template")
 
 
 class Recycled(DataPanel):
@@ -132,7 +116,7 @@ def funnel_html(steps: tuple[FunnelStep, ...], caption: str) -> str:
     for step in steps:
         share = 100 * step.remained / most if most else 0.0
         left = "; ".join(
-            f"{count} {html.escape(reason)}{f' ({html.escape(REASONS[reason])})' if reason in REASONS else ''}"
+            f"{count} {html.escape(reason_words(reason))}"
             for reason, count in sorted(step.left.items(), key=lambda item: -item[1])
         )
         rows.append(
@@ -152,7 +136,7 @@ def lineage_html(lineage: Lineage, *, raw: bool) -> str:
     task = lineage.row
     became = {
         "sampled": f"{task.outputs} outputs in round {task.fate_round}, {task.right} right",
-        "excluded": f"left out in round {task.fate_round}: {task.reason}",
+        "excluded": f"left out in round {task.fate_round}: {reason_words(task.reason)}",
         "waiting": "waiting in the queue",
     }[task.fate]
     count = f"{len(task.sources)} output{'s' if len(task.sources) != 1 else ''}"
@@ -168,7 +152,7 @@ def lineage_html(lineage: Lineage, *, raw: bool) -> str:
         facts.append(("order", f"the correct candidate stands at {lineage.order}"))
     if lineage.label_map:
         facts.append(("letters", ", ".join(f"{letter} means {word}" for letter, word in lineage.label_map.items())))
-    facts += [("shows of a candidate", task.view), ("from a mixed group", task.from_mixed_group)]
+    facts += [("shows of a candidate", view_words(task.view)), ("from a mixed group", task.from_mixed_group)]
     sources = "".join(
         f"<h5>{html.escape(f'{source.position}: ' if source.position else '')}"
         f"{html.escape(finding(source.correct))}, answer {html.escape(str(source.answer))}</h5>"
@@ -193,7 +177,7 @@ def lineage_html(lineage: Lineage, *, raw: bool) -> str:
         images_html(lineage.images),
         text_html(lineage.question, raw=raw),
         grid(("gold answer", *(name for name, _ in facts)), [(lineage.gold, *(value for _, value in facts))]),
-        f"<h4>made of</h4>{sources}",
+        f"<h4>made from</h4>{sources}",
         details("the exact prompt", prompt_html(lineage.messages)),
     ]
     if lineage.outputs:
@@ -215,11 +199,13 @@ def _used(in_update: bool | None, left_out: str) -> str:
 
 
 def _cells(r: RecycledRow) -> dict[str, Any]:
-    became = {"sampled": f"sampled in round {r.fate_round}", "excluded": r.reason, "waiting": "waiting"}[r.fate]
+    became = {"sampled": f"sampled in round {r.fate_round}", "excluded": reason_words(r.reason), "waiting": "waiting"}[
+        r.fate
+    ]
     return {
         "task": r.kind,
-        "made of": r.origin,
-        "shows": r.view or "",
+        "made from": origin_words(r.origin),
+        "shows": view_words(r.view),
         "label": r.label,
         "sources": " ".join({True: "✓", False: "✗", None: "–"}[c] for c in r.source_correct),
         "became": became,

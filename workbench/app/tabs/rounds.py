@@ -15,6 +15,7 @@ from workbench.app.markup import definitions, heading, paragraph, share, table
 from workbench.app.plots import plot_data, stamp
 from workbench.figures import PANELS, Theme, funnel_figure, make_figure
 from workbench.views import RunView
+from workbench.views.words import origin_words, reason_words, view_words
 
 SHOWN_GROUPS = 60
 SHOWN_TASKS = 60
@@ -189,9 +190,10 @@ def _recycled(view: RunView, round: int) -> str:
     made = view.recycled(round)
     rows = [
         (
-            row.kind, row.origin, row.view, row.label, "mixed" if row.from_mixed_group else "uniform",
-            row.fate if row.fate_round is None else f"{row.fate} in round {row.fate_round}", row.reason,
-            f"{row.right} of {row.outputs}" if row.outputs else "", row.template_id,
+            row.kind, origin_words(row.origin), view_words(row.view), row.label,
+            "mixed" if row.from_mixed_group else "uniform",
+            row.fate if row.fate_round is None else f"{row.fate} in round {row.fate_round}",
+            reason_words(row.reason), f"{row.right} of {row.outputs}" if row.outputs else "", row.template_id,
         )
         for row in made[:SHOWN_TASKS]
     ]  # fmt: skip
