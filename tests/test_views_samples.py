@@ -107,6 +107,9 @@ def test_rows_say_what_a_comparison_showed_and_what_a_reflection_looked_at(
             assert row["pair"] is row["reflected_on"] is None
         seen.add(row["kind"])
     assert {"pairwise", "reflection", "solve"} <= seen
+    # Also where the problem was asked in an earlier round.
+    questions = {problem.id: problem.question for round in records for problem in round.problems}
+    assert all(row["question"] == questions[row["problem_id"]] for row in outputs.values())
 
 
 def test_filters_are_what_they_say(everything: RolloutTable) -> None:

@@ -142,8 +142,8 @@ def rollout_table(cache: TableCache, rounds: Sequence[int], *, ahead: int = 1) -
         tables = cache.round(round)
         verdicts = verdicts_about(cache, round, ahead)
         before = _before(cache, tables)
-        answers = _answers(cache, tables)
-        parts.append(output_rows(tables.rollouts, tables.tasks, tables.problems, "period", verdicts, before, answers))
+        problems, answers = _problems(cache, tables), _answers(cache, tables)
+        parts.append(output_rows(tables.rollouts, tables.tasks, problems, "period", verdicts, before, answers))
     if not parts:
         raise RunFolderError("No round was given to show outputs of.")
     return RolloutTable(pa.concat_tables(parts))
@@ -205,6 +205,20 @@ def _reflected_on(row: Mapping[str, Any], task: Mapping[str, Any]) -> str | None
     if row["kind"] != Kind.REFLECTION or not task["source_correct"] or task["source_correct"][0] is None:
         return None
     return "right" if task["source_correct"][0] else "wrong"
+
+
+def _problems(cache: TableCache, tables: RoundTables) -> pa.Table:
+    """The problems of a round's outputs: its own, and those of earlier rounds about which it judges and reflects."""
+    columns = ["id", "question", "gold"]
+    parts = [tables.problems.select(columns)]
+    wanted = set(tables.rollouts["problem_id"].to_pylist()) - set(tables.problems["id"].to_pylist())
+    for round in range(tables.round - 1, max(0, tables.round - SOURCES_BACK), -1):
+        if not wanted or not cache.has(round):
+            break
+        problems = cache.round(round).problems.select(columns)
+        parts.append(problems.filter(pc.is_in(problems["id"], pa.array(sorted(wanted), pa.string()))))
+        wanted -= set(parts[-1]["id"].to_pylist())
+    return pa.concat_tables(parts)
 
 
 def _answers(cache: TableCache, tables: RoundTables) -> dict[str, str | None]:
