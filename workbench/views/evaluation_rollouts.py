@@ -42,10 +42,15 @@ def evaluation_table(reader: RunReader, round: int, suite: str = HELD_OUT) -> Ro
 
 
 def _answers(reader: RunReader, rollouts: Any, suite: str) -> dict[str, str | None]:
-    """The answers that comparisons may show: those of this evaluation, and of the first, which made the frozen pool."""
-    first = reader.evaluated(suite)[0]
-    tables = (reader.table("eval_rollouts", [first], suite), rollouts)
-    return {row["id"]: row["answer"] for table in tables for row in table.select(["id", "answer"]).to_pylist()}
+    """The answers that comparisons may show: those of this evaluation, and of the first ones, which made the pool of
+    the untrained model's answers."""
+    firsts = [(name, reader.evaluated(name)[:1]) for name in dict.fromkeys((HELD_OUT, suite))]
+    tables = [reader.table("eval_rollouts", rounds, name) for name, rounds in firsts if rounds]
+    return {
+        row["id"]: row["answer"]
+        for table in (*tables, rollouts)
+        for row in table.select(["id", "answer"]).to_pylist()
+    }  # fmt: skip
 
 
 def evaluation_detail(
