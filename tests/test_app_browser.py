@@ -85,7 +85,8 @@ def app(runs: Path, models: PacedModels):
 
 def opened(page, url: str):
     page.goto(url)
-    page.wait_for_selector("#sw-ask", state="attached")
+    for part in ("#sw-ask", "#sw-answers"):
+        page.wait_for_selector(part, state="attached")
     return page
 
 

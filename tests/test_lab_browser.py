@@ -278,6 +278,9 @@ def test_the_dashboard_draws_the_same_points_after_a_reload(lab_page: Page, serv
     until(lambda: lab_page.evaluate(DRAWN) > 0, "points are drawn")
     lab_page.wait_for_timeout(2_000)
     drawn = lab_page.evaluate(DRAWN)
+    lab_page.keyboard.press("Control+s")  # a page that is loaded again shows what the notebook file holds
+    saved = server.folder / "reloaded.ipynb"
+    until(lambda: "widget-view" in saved.read_text("utf-8"), "the notebook is saved with its output")
     lab_page.reload()
     nb.wait()  # no cell is run again
     until(lambda: lab_page.evaluate(DRAWN) == drawn, f"the {drawn} points are drawn again")
