@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 
@@ -49,6 +50,8 @@ EXAMPLES = (
         "wrong, and not corrected",
     ),
 )
+FIRST = json.dumps({"gold": EXAMPLES[0].gold, "question": EXAMPLES[0].question})
+"""What a page begins with, for its script."""
 RATES = (
     "How often, of new ones: builtin:starter-2 with 989 puzzles is right before and after in 62 %, corrects itself in "
     "8 %, spoils its answer in 0 %, stays wrong in 30 %; builtin:starter with 400 chains of sums: 57, 11, 1 and 31 %."

@@ -32,6 +32,7 @@
   const MOST = 5500;  // guard.py takes 6,000 bytes
   const USUAL = { scope: 'this round', preset: 'all', kind: 'any', finding: 'any', text: '' };
   const OF_A_RUN = ['rounds', 'samples', 'rewards'];
+  const began = new URLSearchParams(location.search);
   let question = null;  // the one that was asked, as parts of an address
   let ready = false;  // until the page is filled the address is what it is filled from
 
@@ -79,9 +80,10 @@
   };
 
   // --- a question ---
-  window.swAsked = given => {
+  window.swAsked = (given, first) => {
     const values = [...given];
-    if (values[4] === filled.gold && values[0] !== filled.question) values[4] = '';
+    const { gold: came, question: withIt } = filled.gold === undefined ? first : filled;
+    if (values[4] === came && values[0] !== withIt) values[4] = '';
     // Shown at once, for a question may have to wait for others; the server's own words follow.
     const status = document.querySelector('#sw-status .sw-live');
     if (status) status.textContent = 'Waiting for its turn ...';
@@ -115,13 +117,14 @@
   window.swFilled = (gold, question) => { Object.assign(filled, { gold, question }); };
   window.swGoldOf = gold => (filled.gold === undefined || gold === filled.gold ? '' : gold);
 
-  window.swOpened = (gold, question) => {
-    window.swFilled(gold, question);
-    const asked = new URLSearchParams(location.search).has('question');
+  // `first`: what a page begins with; by now somebody may have written over it.
+  window.swOpened = (gold, question, first) => {
+    const linked = began.has('question');
+    Object.assign(filled, linked ? { gold, question } : first);
     // Behind the events that filling sets off.
     setTimeout(() => {
       ready = true;
-      if (asked) document.querySelector('#sw-ask')?.click();
+      if (linked) document.querySelector('#sw-ask')?.click();
     }, 300);
   };
 

@@ -11,6 +11,7 @@ import gradio as gr
 
 from spark_kernel.errors import InputError
 from workbench.app.context import AppContext
+from workbench.app.examples import FIRST
 from workbench.app.filling import (
     ABOUT,
     FOLLOW_SECONDS,
@@ -38,7 +39,7 @@ TITLE = "SPARK workbench"
 LOG_OUT = '<form method="post" action="logout"><button type="submit">Log out</button></form>'
 PLACE = "(...values) => window.swPlace(values)"
 """The address follows what is shown (page.js); links.py reads it again."""
-OPENED = "(...values) => { window.swOpened(...values); }"
+OPENED = f"(gold, question) => {{ window.swOpened(gold, question, {FIRST}); }}"
 READ_THEME = "() => document.body.classList.contains('dark') ? 'dark' : 'light'"
 SWITCH_THEME = "() => document.body.classList.toggle('dark') ? 'dark' : 'light'"
 

@@ -16,7 +16,7 @@ from spark_kernel.errors import InputError, SparkError
 from workbench.app.cards import chains_html, status_line
 from workbench.app.catalog import ModelChoice
 from workbench.app.context import AppContext, client_of
-from workbench.app.examples import EXAMPLES
+from workbench.app.examples import EXAMPLES, FIRST
 from workbench.app.live import LiveChain, tell_all
 from workbench.app.markup import paragraph
 from workbench.app.model_lines import model_line
@@ -31,7 +31,7 @@ PAUSE_SECONDS = 0.06
 """Shortest time between two updates of the page."""
 BREATH_SECONDS = 0.5
 """How often a waiting question looks whether its client is still there."""
-ASKED = "(...values) => window.swAsked(values)"
+ASKED = f"(...values) => window.swAsked(values, {FIRST})"
 FILLED = "(gold, question) => { window.swFilled(gold, question); }"
 OWN_QUESTION = "gold => window.swGoldOf(gold)"
 """A gold answer that came with an example goes when the question is written anew."""
