@@ -191,9 +191,7 @@ def test_any_state_is_a_link_and_back_and_reload_keep_it(page, app) -> None:
     page.wait_for_selector(".sw-phase >> nth=0")
     open_tab(page, "Samples")
     page.wait_for_selector("#sw-samples tr[data-id]")
-    page.locator("#sw-ready button", has_text="pairs judged wrong").or_(
-        page.locator("button#sw-ready, #sw-ready button", has_text="judge wrong")
-    ).first.click()
+    page.get_by_role("button", name="judge wrong", exact=True).click()
     page.wait_for_function("location.search.includes('preset=')")
     rows = page.locator("#sw-summary").inner_text()
     page.reload()

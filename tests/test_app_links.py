@@ -57,3 +57,9 @@ def test_settings_without_a_question_ask_nothing() -> None:
 def test_numbers_that_are_none_are_named(parts: dict[str, str], name: str) -> None:
     with pytest.raises(InputError, match=f"The link's {name} is no"):
         read_link(parts)
+
+
+@pytest.mark.parametrize("name", ["scope", "preset", "kind", "finding"])
+def test_filters_that_are_none_are_named_with_those_there_are(name: str) -> None:
+    with pytest.raises(InputError, match=f"The link's {name} is none of .*, "):
+        read_link({"tab": "samples", "run": "mine", "round": "1", name: "no such"})

@@ -8,10 +8,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 from spark_kernel.errors import InputError
-from workbench.app.samples import HELD_OUT, SampleQuery
+from workbench.app.samples import ANY, HELD_OUT, KINDS, RIGHT, SCOPES, WRONG, SampleQuery
+from workbench.views import Preset
 
 FILTERS = ("scope", "preset", "kind", "finding", "text")
 """Of a table of samples, as `SampleQuery` names them."""
+CHOICES = {"scope": SCOPES, "preset": tuple(map(str, Preset)), "kind": KINDS, "finding": (ANY, RIGHT, WRONG)}
 NUMBERS = ("temperature", "tokens", "reflections", "seed")
 ASKED = ("question", "a", "b", "gold", "verifier", *NUMBERS, "view", "faithful")
 """Of a question: the text, the models, and how it was asked."""
@@ -38,8 +40,11 @@ def read_link(parts: Mapping[str, str]) -> PageLink:
     """The state that an address names; whether what it names is there is found out elsewhere.
 
     Raises:
-        InputError: a number that is none.
+        InputError: a number that is none, a filter that is none.
     """
+    for name, choices in CHOICES.items():
+        if name in parts and parts[name] not in choices:
+            raise InputError(f"The link's {name} is none of {', '.join(choices)}.")
     round = _whole(parts["round"], "round") if "round" in parts else None
     query = SampleQuery(round or 0, HELD_OUT) if parts.get("held_out") == "1" else SampleQuery(round or 0)
     named: dict[str, Any] = {name: parts[name] for name in FILTERS if name in parts}

@@ -26,6 +26,7 @@ THIS_ROUND, LAST_TEN, ALL_ROUNDS, HELD_OUT = (
 SCOPES = (THIS_ROUND, LAST_TEN, ALL_ROUNDS, HELD_OUT)
 ANY = "any"
 RIGHT, WRONG = "right", "wrong"
+KINDS = (ANY, "solve", "pointwise", "pairwise", "reflection")
 EXPORTED = (
     "round", "period", "id", "problem_id", "kind", "origin", "question", "gold", "label", "answer", "correct",
     "reward", "advantage", "parse", "reason", "truncated", "tokens", "mean_logprob", "judged_right", "judged_wrong",

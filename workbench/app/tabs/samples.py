@@ -15,7 +15,7 @@ from workbench.app.context import AppContext
 from workbench.app.detail import sample_html
 from workbench.app.links import sample_link
 from workbench.app.markup import escape, paragraph
-from workbench.app.samples import ANY, HELD_OUT, RIGHT, SCOPES, THIS_ROUND, WRONG, SamplePage, SampleQuery
+from workbench.app.samples import ANY, HELD_OUT, KINDS, RIGHT, SCOPES, THIS_ROUND, WRONG, SamplePage, SampleQuery
 from workbench.app.tabs.live_form import LATEX
 from workbench.value_text import show
 from workbench.views import Preset
@@ -25,7 +25,6 @@ READY = (
     Preset.UNPARSEABLE, Preset.ALL,
 )  # fmt: skip
 """The filters that one click sets."""
-KINDS = (ANY, "solve", "pointwise", "pairwise", "reflection")
 PICK = """
 element.addEventListener('click', event => {
   const row = event.target.closest('tr[data-id]');
