@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from spark_kernel.runs.reader import RunReader
     from spark_kernel.runs.status import RunState
     from spark_kernel.training.events import Event
-    from spark_kernel.training.lifecycle import fork_run, go_back, resume_run, start_run
+    from spark_kernel.training.lifecycle import fork_run, go_back, resume_run, start_run, undo_back
     from spark_kernel.training.trainer import Trainer
     from spark_kernel.verify.verifier import Verifier, VerifyRequest
 
@@ -107,6 +107,7 @@ __all__ = [
     "load_config",
     "resume_run",
     "start_run",
+    "undo_back",
 ]
 
 _PLACES = {
@@ -125,7 +126,7 @@ _PLACES = {
     "runs.reader": ("RunReader",),
     "runs.status": ("RunState",),
     "training.events": ("Event",),
-    "training.lifecycle": ("fork_run", "go_back", "resume_run", "start_run"),
+    "training.lifecycle": ("fork_run", "go_back", "resume_run", "start_run", "undo_back"),
     "training.trainer": ("Trainer",),
     "verify.verifier": ("Verifier", "VerifyRequest"),
 }

@@ -115,6 +115,8 @@ def test_text_reaches_the_configuration_unchanged(text: str) -> None:
         (["resume", "nowhere", "--rounds", "0"], "--rounds 0 is refused: at least 1"),
         (["fork", "nowhere", "--rollout.samples", "3"], "There is no run at nowhere"),
         (["back", "nowhere", "--round", "1"], "There is no run at nowhere"),
+        (["back", "nowhere"], "Say --round K to go back to a round, or --undo"),
+        (["back", "nowhere", "--round", "1", "--undo"], "one of them"),
         (["show", "nowhere"], "There is no run at nowhere"),
         (["list", "nowhere"], "There is no folder nowhere"),
         (["compare", "nowhere", "elsewhere"], "There is no run at nowhere"),

@@ -15,7 +15,7 @@ from workbench.notebook.controls import Controls
 from workbench.notebook.driver import Driver
 from workbench.notebook.driver_state import BUSY, Action, DriverState, Mode
 from workbench.notebook.refresher import Refresher
-from workbench.notebook.run_on_disk import Seen
+from workbench.notebook.run_on_disk import RunOnDisk, Seen
 from workbench.recorded import recorded_run
 
 PATIENCE = 120.0
@@ -108,11 +108,12 @@ def test_going_back_says_what_it_costs_and_needs_a_second_click_and_a_bad_reques
 
     def settled() -> DriverState:
         state = driver.wait(idle, PATIENCE)
-        controls.refresh(state, Seen(state.run))
+        controls.refresh(state, RunOnDisk().look(state.run))
         return state
 
     driver.train(2)
     assert settled().completed == 2
+    assert "never put back" in controls.button(Action.UNDO).tooltip
     assert controls.back_to.value == 2  # the newest round, not 0
     controls.button(Action.BACK).click()
     assert "stands after round 2" in controls.message.value
@@ -128,6 +129,13 @@ def test_going_back_says_what_it_costs_and_needs_a_second_click_and_a_bad_reques
     controls.button(Action.BACK).click()
     assert settled().completed == 1
     assert (driver.state.run / "discarded" / "0001" / "rounds" / "000002").is_dir()
+    controls.button(Action.UNDO).click()
+    assert settled().message == "The run stands after round 2 again."
+    assert controls.button(Action.UNDO).disabled
+    controls.back_to.value = 1
+    controls.button(Action.BACK).click()
+    controls.button(Action.BACK).click()
+    assert settled().completed == 1
 
     # Requests that cannot be met are refused while the run is held, and it stays held.
     for ask in (

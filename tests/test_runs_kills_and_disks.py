@@ -148,6 +148,61 @@ def test_going_back_is_finished_after_a_kill_in_the_middle(
     assert {f"discarded/0001/{name}" for name in (*names, "rounds/000002", "rounds/000003")} == moved
 
 
+@pytest.mark.parametrize("moment", range(8))
+def test_a_kill_while_rounds_come_back_is_finished_by_the_next_writer(
+    writer: RunWriter, run: Path, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for round in (1, 2, 3):
+        write_round(writer, round)
+        writer.write_checkpoint(checkpoint_name(round), fill_checkpoint)
+    writer.write_evaluation(*make_evaluation(3))
+    writer.write_evaluation(*make_evaluation(2, OTHER_SUITE))
+    before = listing(run)
+    writer.drop_rounds_after(1)
+
+    class Killed(BaseException):
+        pass
+
+    renames = 0
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        nonlocal renames
+        if "discarded" in self.parts and self.is_dir():
+            renames += 1
+            if renames > moment:
+                raise Killed
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    try:
+        writer.restore_rounds()
+    except Killed:
+        assert moment < 6
+    monkeypatch.undo()
+    check_prefix(run)
+    writer.close()
+    with RunWriter.open(run):
+        check_prefix(run)
+        assert listing(run) == before
+
+
+def test_what_was_done_since_going_back_moves_aside_when_that_is_undone(writer: RunWriter, run: Path) -> None:
+    for round in (1, 2):
+        write_round(writer, round)
+    with pytest.raises(InputError, match="never put back"):
+        writer.restore_rounds()
+    writer.drop_rounds_after(0)
+    write_round(writer, 1)
+    found = writer.restore_rounds()
+    assert (found.after, found.rounds) == (0, (1, 2))
+    assert writer.rounds() == [1, 2]
+    found = writer.restore_rounds()  # and back again
+    assert (found.after, found.rounds) == (0, (1,))
+    assert writer.rounds() == [1]
+    assert event_names(run).count("restored") == 2
+
+
 def test_going_back_twice_loses_nothing(writer: RunWriter, run: Path) -> None:
     for round in (1, 2):
         write_round(writer, round)

@@ -15,7 +15,7 @@ from spark_kernel.errors import InputError, PhaseError, ProblemError, RunFolderE
 from spark_kernel.records import Kind, Origin, Period
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.training.events import Event
-from spark_kernel.training.lifecycle import fork_run, go_back, resume_run, start_run
+from spark_kernel.training.lifecycle import fork_run, go_back, resume_run, start_run, undo_back
 from spark_kernel.training.trainer import Trainer
 from tests.helpers.runs import fingerprint, tiny_config
 
@@ -164,6 +164,12 @@ def test_going_back_and_on_again_gives_the_same_run(base: Path, finished: Path, 
             trainer.train()
         assert fingerprint(tmp_path / "run") == fingerprint(finished)
     assert (tmp_path / "run" / "discarded").is_dir()
+    with go_back(tmp_path / "run", 2) as trainer:
+        trainer.train(rounds=1)
+    with undo_back(tmp_path / "run") as trainer:  # the third round, made twice, moves aside for the first four
+        assert trainer.completed == 4
+        assert trainer.policy_version == 8
+    assert fingerprint(tmp_path / "run") == fingerprint(finished)
     with pytest.raises(InputError, match="rounds 0 to 4"):
         go_back(tmp_path / "run", 9)
 

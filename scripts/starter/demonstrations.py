@@ -39,10 +39,14 @@ class Demonstrations:
         weights: share of each kind: "solve", "pointwise", "pairwise", "reflection", the same with "puzzle-" before
             them, "sums", "compare", "facts".
         form: of the canonical text: what it holds out is never shown.
+        glance: share of the demonstrations about puzzles that answer, judge or reflect without a working.
     """
 
-    def __init__(self, seed: int, weights: Mapping[str, float], form: int = CANONICAL_FORM) -> None:
+    def __init__(
+        self, seed: int, weights: Mapping[str, float], form: int = CANONICAL_FORM, *, glance: float = 0.0
+    ) -> None:
         self._form = form
+        self._glance = glance
         self._seed = seed
         self._kinds = tuple(weights)
         self._weights = tuple(weights.values())
@@ -56,7 +60,9 @@ class Demonstrations:
         if kind in DRILLS:
             return DRILLS[kind](rng)
         if kind.startswith(PUZZLE):
-            return demonstrate_puzzle(kind.removeprefix(PUZZLE), self.puzzle(index), rng, self._seed, index)
+            glance = keyed_random(self._seed, "glance", index).random() < self._glance
+            kind = kind.removeprefix(PUZZLE)
+            return demonstrate_puzzle(kind, self.puzzle(index), rng, self._seed, index, glance=glance)
         return demonstrate_chain(kind, self.problem(index), rng, self._seed, index)
 
     def problem(self, index: int) -> Problem:

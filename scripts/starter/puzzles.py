@@ -21,11 +21,14 @@ from starter.pieces import DECISIVE, Demonstration, Piece, answered, boxed, cand
 from starter.working import form_of, work, worked
 
 
-def demonstrate_puzzle(kind: str, problem: Problem, rng: Random, seed: int, index: int) -> Demonstration:
-    """A demonstration of one task kind on a puzzle."""
+def demonstrate_puzzle(
+    kind: str, problem: Problem, rng: Random, seed: int, index: int, *, glance: bool = False
+) -> Demonstration:
+    """A demonstration of one task kind on a puzzle; at a `glance`, nothing is worked out and nothing put in."""
     right_answer = str(problem.meta["example"])
     if kind == "solve":
-        return answered(build.solve_task(problem, seed=seed, round=index), *_worked_out(problem, right_answer))
+        response = boxed(right_answer, 1.0) if glance else _worked_out(problem, right_answer)
+        return answered(build.solve_task(problem, seed=seed, round=index), *response)
     view = rng.choice((View.ANSWER, View.FULL))
     origin = rng.choices((Origin.SOLVE, Origin.REFLECTION), (0.75, 0.25))[0]
     how = {"origin": origin, "view": view, "mixed": True, "seed": seed, "round": index}
@@ -35,9 +38,11 @@ def demonstrate_puzzle(kind: str, problem: Problem, rng: Random, seed: int, inde
     if kind == "pairwise":
         task = build.pairwise_task(problem, right, wrong, **how)
         first = right_answer if task.gold_position == "A" else wrong_answer
-        return answered(task, *check(problem, first)[0], *judged(task))
+        return answered(task, *(() if glance else check(problem, first)[0]), *judged(task))
     shown, answer = rng.choice(((right, right_answer), (wrong, wrong_answer)))
     lines, holds = check(problem, answer)
+    if glance:
+        lines = ()
     if kind == "reflection":
         then = boxed(answer, 1.0) if holds else _worked_out(problem, right_answer)
         return answered(build.reflection_task(problem, shown, **how), *lines, *then)

@@ -27,7 +27,7 @@ from spark_kernel.runs.bundles import (
 )
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, parse_name, write_manifest
 from spark_kernel.runs.codec import dumps, encode_plain, to_json
-from spark_kernel.runs.discard import discard_after
+from spark_kernel.runs.discard import Discarded, check_restorable, discard_after, restore
 from spark_kernel.runs.event_log import EventLog, utc_now
 from spark_kernel.runs.files import (
     TEMPORARY,
@@ -331,6 +331,21 @@ class RunWriter:
         if folder is not None:
             self._note({"event": "discarded", "after": round, "folder": folder.name})
         return folder
+
+    def restore_rounds(self) -> Discarded:
+        """Undo the last going back; rounds made since then move to discarded/ in their turn. Returns what came back.
+
+        A kill in the middle is finished by `open`.
+
+        Raises:
+            InputError: there is nothing to bring back, or it does not go on from a round of this run.
+        """
+        self._require_open()
+        found = check_restorable(self.path, self.last_round)
+        with disk_errors(self.path, f"bring back what came after round {found.after}"):
+            restore(self.path, found)
+        self._note({"event": "restored", "after": found.after, "folder": found.folder.name})
+        return found
 
     def append_event(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """Add an event ({"event": name, ...}) to events.jsonl; number and time are added. Callable from any thread.

@@ -22,6 +22,7 @@ from spark_kernel.recycle.queue import TaskQueue
 from spark_kernel.runs.bundles import ParentRun
 from spark_kernel.runs.checkpoints import CheckpointInfo, list_checkpoints, verify_checkpoint
 from spark_kernel.runs.configuration import read_config
+from spark_kernel.runs.discard import check_restorable
 from spark_kernel.runs.environment import describe_environment
 from spark_kernel.runs.layout import (
     IMAGES,
@@ -111,6 +112,37 @@ def go_back(
     except BaseException:
         writer.close("failed")
         raise
+
+
+def undo_back(
+    path: str | Path, *, listeners: Sequence[Listener] = (), on_problems: Progress = lambda _done, _total: None
+) -> Trainer:
+    """A run as it was before the last `go_back`; rounds made since then move to its folder `discarded/`.
+
+    Asked for twice it stands as before: nothing is lost by either.
+
+    Raises:
+        InputError: the run was never put back.
+        RunFolderError, RunLockedError: as `resume_run`.
+    """
+    writer = RunWriter.open(path)
+    try:
+        writer.restore_rounds()
+        return _brought_up(writer, writer.last_round, listeners, on_problems)
+    except BaseException:
+        writer.close("failed")
+        raise
+
+
+def check_undo(path: str | Path) -> tuple[int, tuple[int, ...]]:
+    """The round that was gone back to and the rounds that `undo_back` would bring back; nothing is written.
+
+    Raises:
+        InputError: the run was never put back.
+        RunFolderError: the folder is no run, or damaged.
+    """
+    found = check_restorable(Path(path), _rounds_of(Path(path))[1])
+    return found.after, found.rounds
 
 
 def check_back(path: str | Path, round: int) -> None:

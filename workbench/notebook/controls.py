@@ -27,7 +27,7 @@ WORDS = {
 
 
 STARTS = (Action.RESUME, Action.PHASE, Action.ROUND, Action.TRAIN, Action.EVALUATE)
-WRITES = (*STARTS, Action.BACK)
+WRITES = (*STARTS, Action.BACK, Action.UNDO)
 """What makes this process the run's writer."""
 
 
@@ -74,6 +74,7 @@ class Controls(Panel):
         history = row(
             self.back_to,
             self._button(Action.BACK, "Go back to it", "undo", self._go_back),
+            self._button(Action.UNDO, "Undo going back", "repeat", lambda: driver.undo_back()),
             self.fork_name,
             self.fork_settings,
             self._button(Action.FORK, "Fork from it", "code-fork", self._fork),
@@ -128,6 +129,8 @@ class Controls(Panel):
             return (
                 "The recorded run is part of the program and only to look at: workbench.new() starts one of your own."
             )
+        if action is Action.UNDO and not seen.gone_back:
+            return "The run was never put back to an earlier round."
         if self._configuration is not None and self._configuration.problem:
             if state.mode is Mode.NEW and action in STARTS:
                 return f"The configuration is not valid: {self._configuration.problem}"
@@ -185,7 +188,7 @@ class Controls(Panel):
             lost = f"round {newest}" if newest - round == 1 else f"rounds {round + 1} to {newest}"
             return (
                 f"This takes {lost} away, with evaluations and checkpoints, into the run's folder discarded/. "
-                'Press "Go back to it" again to do so.'
+                'Press "Go back to it" again to do so; "Undo going back" brings them back.'
             )
         self._warned = None
         return self._driver.go_back(round)
@@ -214,6 +217,7 @@ TIPS = {
     Action.EVALUATE: "Evaluate on held-out problems",
     Action.CLOSE: "Release model and lock; the panels go on showing the run",
     Action.BACK: "Put the run back to how it was after this round; later rounds move to discarded/",
+    Action.UNDO: "Bring back the rounds that going back took away; rounds made since then move to discarded/",
     Action.FORK: "Go on from this round in a new run beside this one",
 }
 

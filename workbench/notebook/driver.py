@@ -73,7 +73,7 @@ class Driver:
             return f"Busy: {state.doing}. Stop it first."
         if state.mode is Mode.WATCHING and not _exists(state.run):
             return f"There is no run at {state.run}: check the name, or start one there."
-        if action in (Action.BACK, Action.FORK) and state.mode is Mode.NEW:
+        if action in (Action.BACK, Action.UNDO, Action.FORK) and state.mode is Mode.NEW:
             return "The run has no folder yet: start it first."
         if action is Action.RESUME and state.mode is Mode.READY:
             return "The run is held already."
@@ -131,6 +131,10 @@ class Driver:
     def go_back(self, round: int) -> str | None:
         """Put the run back to how it was after a round; later rounds move to its folder `discarded/`."""
         return self._ask(Action.BACK, f"going back to round {round}", lambda: self._go_back(round))
+
+    def undo_back(self) -> str | None:
+        """Bring back what the last going back took away."""
+        return self._ask(Action.UNDO, "bringing rounds back", self._undo_back)
 
     def fork(self, round: int | None, path: str | Path, overrides: Mapping[str, Any] | None = None) -> str | None:
         """Go on from a round in a new run, which this driver then holds."""
@@ -289,6 +293,16 @@ class Driver:
         self._drop("stopped")
         self._take(go_back(run, round, listeners=[self._listen]))
         return f"The run stands after round {round}; later rounds are in its folder discarded/."
+
+    def _undo_back(self) -> str:
+        from spark_kernel.training.lifecycle import check_undo, undo_back
+
+        run = self._state.run
+        check_undo(run)  # before the run that is held is let go
+        self._drop("stopped")
+        trainer = undo_back(run, listeners=[self._listen])
+        self._take(trainer)
+        return f"The run stands after round {trainer.completed} again."
 
     def _fork(self, round: int | None, path: Path, overrides: Mapping[str, Any] | None) -> str:
         from spark_kernel.training.lifecycle import check_fork, fork_run

@@ -28,6 +28,8 @@ class Action(StrEnum):
     """Stop at the next micro-batch and write a checkpoint."""
     BACK = "back"
     """Put the run back to how it was after a round."""
+    UNDO = "undo"
+    """Bring back what going back took away."""
     FORK = "fork"
     """Go on from a round in a new run."""
     CLOSE = "close"

@@ -8,14 +8,19 @@ from typing import Any
 import pandas as pd
 from itables.widget import ITable
 
+from workbench.notebook.keys import ROWS
+
 MOST_ROWS = 500
 """Rows that are handed to the browser; filters and search look at all of them."""
 FIRST, OTHER = 64, 22
 """Characters of a cell in the first and in other columns; the whole text stands in the detail below."""
+PAGE = 8
+"""Rows of a page."""
 OPTIONS: dict[str, Any] = {
     "select": "single",
     "paging": True,
-    "pageLength": 8,
+    "pageLength": PAGE,
+    "warn_on_undocumented_option": False,  # of displayStart, which DataTables knows
     "ordering": False,
     "layout": {"topStart": None, "topEnd": None, "bottomStart": "info", "bottomEnd": "paging"},
     "showIndex": False,
@@ -43,6 +48,7 @@ class RowTable:
         self._quiet = False
         self.selected: str | None = None
         self.widget = ITable(pd.DataFrame(columns=self._columns), caption=caption, **OPTIONS)
+        self.widget.add_class(ROWS)
         self.widget.observe(self._picked, "selected_rows")
 
     @property
@@ -65,7 +71,8 @@ class RowTable:
         frame = pd.DataFrame(shown, columns=self._columns)
         place = [self._ids.index(self.selected)] if self.selected is not None else []
         self._quiet = True
-        self.widget.update(frame, selected_rows=place, **OPTIONS)
+        page = place[0] // PAGE * PAGE if place else 0  # the chosen row stays in sight
+        self.widget.update(frame, selected_rows=place, displayStart=page, **OPTIONS)
         self._quiet = False
 
     def select(self, name: str) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from spark_kernel.config import RunConfig, as_first_written, validate_config
 from spark_kernel.errors import InputError, RunFolderError
+from spark_kernel.runs.discard import newest_discarded
 from spark_kernel.runs.layout import RUN_JSON, suite_folders
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState, RunStatus
@@ -22,7 +23,8 @@ class Seen:
 
     `reader`: None where there is nothing to read yet, or it cannot be read; `problem` then says why, in a sentence.
     `config`: as the run was started. `stamp` differs between two looks exactly when rounds, evaluations, recorded
-    phases or checkpoints do. `here`: whether this process is the writer.
+    phases or checkpoints do. `here`: whether this process is the writer. `gone_back`: whether the run was put back to
+    an earlier round and what was taken away can come back.
     """
 
     run: Path
@@ -32,6 +34,7 @@ class Seen:
     status: RunStatus | None = None
     stamp: tuple[object, ...] = ()
     here: bool = False
+    gone_back: bool = False
 
     @property
     def written_elsewhere(self) -> bool:
@@ -99,6 +102,7 @@ class RunOnDisk:
             status=status,
             stamp=(run, status.last_round, phase, checkpoints, newest),
             here=status.writer is not None and status.writer.pid == os.getpid(),
+            gone_back=newest_discarded(run) is not None,
         )
 
 

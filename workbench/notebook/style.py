@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
+from workbench.notebook.keys import PanelKeys
+
 if TYPE_CHECKING:
     from workbench.notebook.driver_state import DriverState
     from workbench.notebook.run_on_disk import Seen
@@ -55,6 +57,8 @@ CSS = """
 .spark-panel .spark-p4 { background: rgba(213, 94, 0, .36); text-decoration: underline dotted; }
 .spark-panel .dt-layout-full { overflow-x: hidden; }
 .spark-panel .spark-figure { min-width: 0; max-width: 100%; overflow: hidden; }
+.spark-panel:focus { outline: none; }
+.spark-panel .spark-rows:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: -2px; }
 .spark-panel.spark-wide { max-width: none; }
 </style>
 """
@@ -62,7 +66,7 @@ CSS = """
 
 def panel(*children: widgets.Widget) -> widgets.VBox:
     """A column that our style applies to."""
-    box = widgets.VBox([widgets.HTML(CSS), *children])
+    box = widgets.VBox([widgets.HTML(CSS), *children, PanelKeys()])
     box.add_class("spark-panel")
     return box
 
