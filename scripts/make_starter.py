@@ -35,12 +35,15 @@ class Recipe:
         weights: share of each kind of demonstration.
         form: of the canonical text, by which problems are held out.
         start: the folder of the starter that it goes on from, tokenizer included; none: from nothing.
+        afterwards: a second training on further demonstrations, in which half of what judges and reflects about puzzles
+            puts nothing in: two habits, of which reinforcement learning can find the better.
     """
 
     weights: Mapping[str, float]
     form: int
     schedule: Schedule
     start: Path | None = None
+    afterwards: Schedule | None = None
 
 
 # Little solving, for every kind works its problem out.
@@ -58,6 +61,7 @@ PUZZLES = Recipe(
     CANONICAL_FORM,
     Schedule(steps=4000, matrix_rate=5e-3, vector_rate=2.5e-3),
     Path(__file__).parent.parent / "spark_kernel" / "models" / "starter",
+    Schedule(steps=300, matrix_rate=1e-3, vector_rate=5e-4),
 )  # fmt: skip
 RECIPES = {"starter": STARTER, "puzzles": PUZZLES}
 WORD_WEIGHTS = {"solve": 0.2, "pointwise": 0.1, "pairwise": 0.08, "reflection": 0.07, "sums": 0.43, "compare": 0.12}
@@ -65,6 +69,7 @@ WORD_WEIGHTS = {"solve": 0.2, "pointwise": 0.1, "pairwise": 0.08, "reflection": 
 WORD_TOKENS = 400
 PROSE = Path(__file__).parent / "starter" / "prose.txt"
 THREADS = 1
+GLANCE = 0.5
 
 
 def main() -> None:
@@ -76,8 +81,16 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = RECIPES[arguments.recipe]
     if arguments.steps:
-        recipe = replace(recipe, schedule=replace(recipe.schedule, steps=arguments.steps))
+        recipe = shortened(recipe, arguments.steps)
     make(arguments.out, recipe, seed=arguments.seed)
+
+
+def shortened(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with so many steps, and no more than that afterwards."""
+    afterwards = recipe.afterwards
+    if afterwards is not None:
+        afterwards = replace(afterwards, steps=min(steps, afterwards.steps))
+    return replace(recipe, schedule=replace(recipe.schedule, steps=steps), afterwards=afterwards)
 
 
 def make(out: Path, recipe: Recipe, *, seed: int) -> None:
@@ -92,6 +105,9 @@ def make(out: Path, recipe: Recipe, *, seed: int) -> None:
         tokenizer = Tokenizer.from_file(str(recipe.start / "tokenizer.json"))
         model = LlamaForCausalLM.from_pretrained(recipe.start, local_files_only=True)
     train(model, tokenizer, data, recipe.schedule)
+    if recipe.afterwards is not None:
+        further = Demonstrations(seed + 1, recipe.weights, recipe.form, glance=GLANCE)
+        train(model, tokenizer, further, recipe.afterwards)
     save(model, tokenizer, out)
 
 

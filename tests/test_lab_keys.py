@@ -20,7 +20,12 @@ def test_keys_stay_in_a_panel_and_move_its_rows_over_pages(chromium: Any, tmp_pa
     with lab_server(tmp_path, "start.ipynb", "--folder", str(tmp_path)) as server:
         page = new_page(chromium, width=1280, height=1300)
         page.on("dialog", lambda dialog: dialog.accept())
-        cells = ["import workbench\nwb = workbench.open()\nwb.rollouts", "print(1)", "print(2)", "wb.rollouts.selection"]
+        cells = [
+            "import workbench\nwb = workbench.open()\nwb.rollouts",
+            "print(1)",
+            "print(2)",
+            "wb.rollouts.selection",
+        ]
         nb = notebook(page, server, "keys", cells)
         panel = nb.run(0).locator(PANEL).first
         shown = panel.locator(".spark-rows tbody tr")

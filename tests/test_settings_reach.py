@@ -155,6 +155,7 @@ CHANGES: dict[str, Change] = {
     "checkpoint.every": Change(1, lived),
     "checkpoint.keep": Change(1, lived, {"checkpoint__every": 1}),
     "loop.faithful": Change(True, lived),
+    "loop.reflection_temperature": Change(1.0, lived),
 }
 
 

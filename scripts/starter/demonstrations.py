@@ -39,7 +39,7 @@ class Demonstrations:
         weights: share of each kind: "solve", "pointwise", "pairwise", "reflection", the same with "puzzle-" before
             them, "sums", "compare", "facts".
         form: of the canonical text: what it holds out is never shown.
-        glance: share of the demonstrations about puzzles that answer, judge or reflect without a working.
+        glance: share of the judging and reflecting about puzzles that puts nothing in.
     """
 
     def __init__(

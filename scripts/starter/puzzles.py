@@ -24,11 +24,10 @@ from starter.working import form_of, work, worked
 def demonstrate_puzzle(
     kind: str, problem: Problem, rng: Random, seed: int, index: int, *, glance: bool = False
 ) -> Demonstration:
-    """A demonstration of one task kind on a puzzle; at a `glance`, nothing is worked out and nothing put in."""
+    """A demonstration of one task kind on a puzzle; at a `glance`, what judges or reflects puts nothing in."""
     right_answer = str(problem.meta["example"])
     if kind == "solve":
-        response = boxed(right_answer, 1.0) if glance else _worked_out(problem, right_answer)
-        return answered(build.solve_task(problem, seed=seed, round=index), *response)
+        return answered(build.solve_task(problem, seed=seed, round=index), *_worked_out(problem, right_answer))
     view = rng.choice((View.ANSWER, View.FULL))
     origin = rng.choices((Origin.SOLVE, Origin.REFLECTION), (0.75, 0.25))[0]
     how = {"origin": origin, "view": view, "mixed": True, "seed": seed, "round": index}
@@ -38,7 +37,8 @@ def demonstrate_puzzle(
     if kind == "pairwise":
         task = build.pairwise_task(problem, right, wrong, **how)
         first = right_answer if task.gold_position == "A" else wrong_answer
-        return answered(task, *(() if glance else check(problem, first)[0]), *judged(task))
+        lines = () if glance else check(problem, first)[0]
+        return answered(task, *lines, *judged(task))
     shown, answer = rng.choice(((right, right_answer), (wrong, wrong_answer)))
     lines, holds = check(problem, answer)
     if glance:

@@ -368,6 +368,9 @@ class LoopSection(Section):
 
     faithful: bool = False
     """The authors' rules: an unreadable verdict forces a reflection, and the last reflection is returned unjudged."""
+    reflection_temperature: float = Field(0.0, ge=0.0, le=2.0)
+    """Sampling temperature of reflections. 0: the likeliest answer, and a second try often repeats the first; above,
+    tries differ, and a good judge finds the right ones among them. First answers and verdicts are greedy."""
 
 
 class CheckpointSection(Section):

@@ -8,11 +8,11 @@ see the natural distribution of candidates, not the balanced one of training.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from spark_kernel.config.sections import EvaluationSection, RolloutSection
+from spark_kernel.config.sections import EvaluationSection, LoopSection, RolloutSection
 from spark_kernel.errors import InputError, StopCheck
 from spark_kernel.evaluate.cases import STAGE, Candidate, Case, CaseMaker, by_problem, candidates_of, too_long
 from spark_kernel.evaluate.chains import chain_groups
@@ -41,6 +41,8 @@ from spark_kernel.verify.verifier import VerifyRequest
 
 OWN_JUDGEMENTS = f"own/{Kind.POINTWISE}/{View.ANSWER}"
 """The line whose verdicts choose among sampled answers: the loop's judge sees the answer alone, too."""
+
+GREEDY_LOOP = LoopSection()
 
 
 class Scorer(Protocol):
@@ -79,7 +81,7 @@ def evaluate_held_out(
     *,
     seed: int,
     round: int,
-    faithful_loop: bool = False,
+    loop: LoopSection = GREEDY_LOOP,
     context_length: int | None = None,
     frozen: Sequence[Candidate] = (),
     encode: Encode | None = None,
@@ -89,14 +91,14 @@ def evaluate_held_out(
 ) -> HeldOutEvaluation:
     """Evaluate the policy the engine holds.
 
-    Sampling is at temperature 1, the loop decodes greedily; lengths are the rollouts' own. Every candidate is judged in
+    Sampling is at temperature 1, the loop decodes as `loop` says. Lengths are the rollouts' own. Every candidate is judged in
     both views, a pair in both orders, and per problem the first right and the first wrong answer are reflected on.
 
     Args:
         rollout: how long prompts and outputs may be.
         evaluation: how much is asked.
         seed: the run's seed; rounds share all draws, so that they differ by the weights alone.
-        faithful_loop: the test-time loop by the authors' rules.
+        loop: rules and sampling of the test-time loop.
         context_length: most tokens of prompt and output together; prompts that do not fit become exclusions, as in
             training (`roll_out.prompt_limit`). None: no bound.
         frozen: candidates for the frozen lines, of these problems (`HeldOutEvaluation.candidates` of round 0).
@@ -119,7 +121,7 @@ def evaluate_held_out(
         pool,
         rollout,
         evaluation,
-        faithful_loop,
+        loop,
         context_length,
         seed,
         image_root,
@@ -187,7 +189,7 @@ class _Asker:
     pool: Scorer
     rollout: RolloutSection
     evaluation: EvaluationSection
-    faithful_loop: bool
+    loop_section: LoopSection
     context_length: int | None
     seed: int
     image_root: Path | None
@@ -256,10 +258,11 @@ class _Asker:
 
     @property
     def _loop_settings(self) -> LoopSettings:
-        """Greedy; by our rules or, where the run asks for it, the authors'."""
+        """Greedy but for reflections where the run says so; by our rules or, where it asks for it, the authors'."""
         solve, judge = (self._sampling(kind, temperature=0.0) for kind in (Kind.SOLVE, Kind.POINTWISE))
-        usual = LoopSettings(solve, judge, solve, reflections=self.evaluation.reflections)
-        return usual.by_rule(faithful=self.faithful_loop)
+        again = replace(solve, temperature=self.loop_section.reflection_temperature)
+        usual = LoopSettings(solve, judge, again, reflections=self.evaluation.reflections)
+        return usual.by_rule(faithful=self.loop_section.faithful)
 
     def _sampling(self, kind: Kind, *, temperature: float) -> Sampling:
         longest = prompt_limit(self.rollout, kind, self.context_length)

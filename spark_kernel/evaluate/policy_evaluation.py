@@ -68,7 +68,7 @@ def evaluate_policy(
         config.evaluation,
         seed=config.seed,
         round=round,
-        faithful_loop=config.loop.faithful,
+        loop=config.loop,
         context_length=parts.model.context_length,
         frozen=[candidate for candidate in frozen if candidate.problem_id in evaluated],
         encode=parts.model.encoder.output_ids,

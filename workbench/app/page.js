@@ -1,4 +1,5 @@
-// Keys, the marked row of the table of samples, and the address, which follows what is shown (links.py reads it).
+// Keys, the marked row of the table of samples, the fold of details, and the address, which follows what is shown
+// (links.py reads it).
 (() => {
   const rows = () => [...document.querySelectorAll('#sw-samples tr[data-id]')];
   const shown = element => element && element.offsetParent !== null;
@@ -158,4 +159,21 @@
     else return;
     event.preventDefault();
   });
+
+  // --- the fold of the details, open or closed as it was left ---
+  const FOLD = 'sw-fold';
+  const remembered = () => { try { return localStorage.getItem(FOLD) === 'open'; } catch { return false; } };
+  const head = () => document.querySelector('.sw-fold .label-wrap');
+  document.addEventListener('click', event => {
+    if (!event.isTrusted || !event.target.closest('.sw-fold .label-wrap')) return;
+    setTimeout(() => {
+      try { localStorage.setItem(FOLD, head().classList.contains('open') ? 'open' : 'closed'); } catch { /* not kept */ }
+    }, 50);
+  });
+  const unfold = new MutationObserver(() => {
+    if (!shown(head())) return;
+    unfold.disconnect();
+    if (remembered() && !head().classList.contains('open')) head().click();
+  });
+  unfold.observe(document.documentElement, { childList: true, subtree: true, attributes: true });
 })();

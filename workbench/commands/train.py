@@ -143,12 +143,12 @@ def fork(arguments: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class BackArguments:
-    """Put a run back to how it was after a round. Later rounds move to its folder `discarded/`, and come back by --undo."""
+    """Put a run back to how it was after a round. Later rounds move to its folder `discarded/`; --undo undoes that."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="The run's folder.")]
-    round: Annotated[
-        int | None, tyro.conf.arg(metavar="K", help="The round to go back to; 0 is before the first.")
-    ] = None
+    round: Annotated[int | None, tyro.conf.arg(metavar="K", help="The round to go back to; 0 is before the first.")] = (
+        None
+    )
     undo: Annotated[
         bool, tyro.conf.arg(help="Bring back what the last going back took away; rounds made since then move aside.")
     ] = False
@@ -158,7 +158,9 @@ def back(arguments: Sequence[str]) -> int:
     """Put a run back to an earlier round."""
     args = tyro.cli(BackArguments, prog="workbench back", args=arguments)
     if (args.round is None) != args.undo:
-        raise InputError("Say --round K to go back to a round, or --undo to bring back what that took away; one of them.")
+        raise InputError(
+            "Say --round K to go back to a round, or --undo to bring back what that took away; one of them."
+        )
     run = require_run(args.run)
     from spark_kernel.training.lifecycle import go_back, undo_back
 

@@ -1,6 +1,6 @@
 """Plotly figures from snapshots (`workbench.views`): pure functions, shared by notebook panels, app and reports.
 
-    figures = make_dashboard(view.series(), theme="dark")      six figures by name
+    figures = make_dashboard(view.series(), theme="dark")      the figures by name
     widgets = {name: go.FigureWidget(figure) for name, figure in figures.items()}
     update_dashboard(widgets, view.series())                   in place, as often as wanted; traces never grow
 
@@ -8,7 +8,7 @@ A click on any point: its round is `trace.customdata[point_index]`. Themes are "
 background transparent, and `apply_theme` changes a figure in place. `uirevision` keeps zoom over updates.
 """
 
-from workbench.figures.comparison import comparison_figure, difference_figure
+from workbench.figures.comparison import arms_figure, comparison_figure, difference_figure
 from workbench.figures.dashboard import PANELS, make_dashboard, make_figure, update_dashboard, update_figure
 from workbench.figures.details import calibration_figure, confusion_figure, funnel_figure, transitions_figure
 from workbench.figures.panel import mark_round
@@ -19,6 +19,7 @@ __all__ = [
     "PANELS",
     "Theme",
     "apply_theme",
+    "arms_figure",
     "calibration_figure",
     "comparison_figure",
     "confusion_figure",

@@ -26,6 +26,32 @@ CHANCE_MARKS: Mapping[str, Any] = {
     "marker": {"symbol": "line-ew-open", "size": 14, "color": GREY, "line": {"width": 2, "color": GREY}},
     "hovertemplate": "chance (held-out)<br>after round %{customdata}<br>%{text}<extra></extra>",
 }
+CHANCE_LINE: Mapping[str, Any] = {
+    "name": "chance of that",
+    "mode": "lines",
+    "line": {"color": GREY, "width": 1.3, "dash": "dash"},
+    "hovertemplate": "chance of balanced judging: 50 %<extra></extra>",
+}
+
+
+def overview_panel() -> Panel:
+    """The headline's three figures, held-out, over rounds: solved, judges its own answers, right after the loop."""
+    solve, judge, reflect = (KIND_COLOURS[kind] for kind in ("solve", "pointwise", "reflection"))
+    return Panel(
+        "overview",
+        "On held-out problems",
+        (Row("share", "share right", SHARE_AXIS),),
+        (
+            held_out_slot(
+                "share", "judges its answers (balanced)", judge, "circle", "own/pointwise/answer", "balanced_accuracy",
+                place=-1, dash="solid",
+            ),
+            Slot("share", "chance of that", CHANCE_LINE, _coin("own/pointwise/answer")),
+            held_out_slot("share", "solved, greedy", solve, "square-open", "greedy", "accuracy", dash="solid"),
+            held_out_slot("share", "after the loop", reflect, "triangle-up", "loop", "after", place=1, dash="solid"),
+        ),
+        row_height=230,
+    )  # fmt: skip
 
 
 def accuracy_panel() -> Panel:
@@ -137,6 +163,19 @@ def verdicts_panel() -> Panel:
         tuple(slots),
         flags=True,
     )
+
+
+def _coin(name: str) -> Callable[[RoundSeries], Data]:
+    """The chance of balanced accuracy, one half, as far as a held-out line reaches."""
+
+    def data(series: RoundSeries) -> Data:
+        line = series.held_out_line(name)
+        if line is None or not line.has("balanced_accuracy"):
+            return HIDDEN
+        rounds = [line.rounds[0], line.rounds[-1]]
+        return {"x": rounds, "y": [0.5, 0.5], "text": ["50 %"] * 2, "customdata": rounds, "visible": True}
+
+    return data
 
 
 def _judge_text(line: Line, index: int) -> str:

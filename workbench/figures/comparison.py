@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from workbench.figures.fill import fill
-from workbench.figures.style import GREY, KIND_COLOURS, Theme, interval, plain
+from workbench.figures.style import GREY, KIND_COLOURS, Theme, interval, percent, plain, rgba
 from workbench.views.comparison import RunsComparison
 
 BUDGETS = (
@@ -15,6 +15,10 @@ BUDGETS = (
     ("optimizer_steps", "at matched optimizer steps", "#D55E00", "square", -0.15),
 )
 """What runs are matched by: name, entry in the legend, colour, marker, and how far above its row it stands."""
+
+ARM_COLOURS = tuple(KIND_COLOURS.values())
+ARM_DASHES = ("solid", "dash", "dot", "dashdot")
+"""Arms differ by line and by colour."""
 
 
 def comparison_figure(
@@ -61,6 +65,68 @@ def comparison_figure(
         "legend": {"orientation": "h", "y": -0.2},
     }
     return fill(figure, go.Scatter, traces, layout, theme, "comparison")
+
+
+def arms_figure(comparison: RunsComparison, theme: Theme = "light", *, figure: go.Figure | None = None) -> go.Figure:
+    """The arms over rounds, measures side by side: the mean over seeds, a band from the lowest to the highest."""
+    measures = list(dict.fromkeys(point.measure for point in comparison.curves))
+    width = 1 / max(len(measures), 1)
+    traces: dict[str, dict[str, Any]] = {}
+    layout: dict[str, Any] = {
+        "height": 330,
+        "title": {"text": "Over rounds: means over seeds, bands from the lowest to the highest seed"},
+        "legend": {"orientation": "h", "y": -0.22},
+        "annotations": [],
+    }
+    for index, arm in enumerate(comparison.arms):
+        colour, dash = ARM_COLOURS[index % len(ARM_COLOURS)], ARM_DASHES[index % len(ARM_DASHES)]
+        seeds = f" ({len(arm.seeds)} seeds)" if len(arm.seeds) > 1 else ""
+        for place, measure in enumerate(measures):
+            points = [p for p in comparison.curves if p.arm == arm.name and p.measure == measure]
+            rounds = [p.round for p in points]
+            axes = {"xaxis": _axis("x", place), "yaxis": _axis("y", place), "legendgroup": arm.name}
+            traces[f"{arm.name} {measure} band"] = {
+                **axes,
+                "x": [*rounds, *reversed(rounds)],
+                "y": [*(p.high for p in points), *(p.low for p in reversed(points))],
+                "mode": "lines", "fill": "toself", "fillcolor": rgba(colour, 0.16), "line": {"width": 0},
+                "hoverinfo": "skip", "showlegend": False,
+            }  # fmt: skip
+            traces[f"{arm.name} {measure}"] = {
+                **axes,
+                "x": rounds,
+                "y": [p.mean for p in points],
+                "mode": "lines+markers",
+                "name": plain(arm.name) + seeds,
+                "showlegend": place == 0,
+                "line": {"color": colour, "width": 2, "dash": dash},
+                "marker": {"size": 7, "color": colour},
+                "text": [
+                    f"{plain(measure)}<br>after round {p.round}<br>{percent(p.mean)} "
+                    f"({percent(p.low)} to {percent(p.high)}, seeds: {p.seeds})"
+                    for p in points
+                ],
+                "hovertemplate": f"<b>{plain(arm.name)}</b><br>%{{text}}<extra></extra>",
+            }
+    for place, measure in enumerate(measures):
+        left, right = place * width, (place + 1) * width - 0.04
+        layout[_axis("xaxis", place)] = {
+            "domain": [left, right],
+            "anchor": _axis("y", place),
+            "title": {"text": "round"},
+        }
+        layout[_axis("yaxis", place)] = {"anchor": _axis("x", place), "tickformat": ".0%", "range": [-0.02, 1.02]}
+        layout["annotations"].append(
+            {
+                "text": plain(measure), "x": left, "y": 1.02, "xref": "paper", "yref": "paper", "xanchor": "left",
+                "yanchor": "bottom", "showarrow": False,
+            }
+        )  # fmt: skip
+    return fill(figure, go.Scatter, traces, layout, theme, "arms")
+
+
+def _axis(name: str, place: int) -> str:
+    return name if place == 0 else f"{name}{place + 1}"
 
 
 def difference_figure(

@@ -1,6 +1,6 @@
-"""The six figures of the dashboard.
+"""The figures of the dashboard.
 
-    figures = make_dashboard(view.series())                    {"accuracy": Figure, "judge": ..., ...}
+    figures = make_dashboard(view.series())                    {"overview": Figure, "judge": ..., ...}
     widgets = {name: go.FigureWidget(f) for name, f in figures.items()}
     update_dashboard(widgets, view.series())                   again and again; traces never grow
     mark_round(widgets["judge"], 7)                            a vertical line at the selected round
@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping
 
 import plotly.graph_objects as go
 
-from workbench.figures.accuracy_panels import accuracy_panel, judge_panel, verdicts_panel
+from workbench.figures.accuracy_panels import accuracy_panel, judge_panel, overview_panel, verdicts_panel
 from workbench.figures.panel import Panel, make_panel, update_panel
 from workbench.figures.style import Theme
 from workbench.figures.training_panels import cost_panel, groups_panel, optimizer_panel
 from workbench.views.series import RoundSeries
 
 MAKERS: Mapping[str, Callable[[], Panel]] = {
+    "overview": overview_panel,
     "accuracy": accuracy_panel,
     "judge": judge_panel,
     "verdicts": verdicts_panel,
@@ -33,7 +34,7 @@ PANELS = tuple(MAKERS)
 
 
 def make_dashboard(series: RoundSeries, theme: Theme = "light", *, compact: bool = False) -> dict[str, go.Figure]:
-    """The six figures by name (`PANELS`); `compact` as in `make_figure`."""
+    """The figures by name (`PANELS`); `compact` as in `make_figure`."""
     return {name: make_figure(name, series, theme, compact=compact) for name in PANELS}
 
 

@@ -52,13 +52,15 @@ def line_slots(
     return slots
 
 
-def held_out_slot(row: str, name: str, colour: str, symbol: str, line: str, figure: str, *, place: int = 0) -> Slot:
+def held_out_slot(
+    row: str, name: str, colour: str, symbol: str, line: str, figure: str, *, place: int = 0, dash: str = "dash"
+) -> Slot:
     """A held-out figure: markers with 95 % error bars on a dashed line. `place` moves it aside: -1, 0 or 1."""
     style = {
         "name": name,
         "mode": "lines+markers",
         "cliponaxis": False,
-        "line": {"color": colour, "width": 1, "dash": "dash"},
+        "line": {"color": colour, "width": 1, "dash": dash},
         "marker": {"size": 9, "symbol": symbol, "color": colour, "line": {"width": 1, "color": colour}},
         "error_y": {"type": "data", "symmetric": False, "color": colour, "thickness": 1.2, "width": 3},
         "hovertemplate": f"<b>{name}</b><br>after round %{{customdata}}<br>%{{text}}<extra></extra>",

@@ -11,13 +11,15 @@ import ipywidgets as widgets
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState, list_runs
-from workbench.figures import Theme, apply_theme, comparison_figure, difference_figure
+from workbench.figures import Theme, apply_theme, arms_figure, comparison_figure, difference_figure
 from workbench.notebook.driver_state import DriverState
 from workbench.notebook.job import Job
 from workbench.notebook.plotly_widget import FigureWidget, PageTheme
 from workbench.notebook.run_on_disk import Seen
 from workbench.notebook.sample_html import grid
 from workbench.notebook.style import Panel, note, row
+from workbench.reporting.problem_pairs_html import problem_pairs_html
+from workbench.reporting.seed_rows import ARM_HEADERS, arm_cells
 from workbench.views import RunsComparison, compare
 
 EVERY = 5.0
@@ -34,6 +36,7 @@ class Compare(Panel):
         self._drawn: tuple[str, ...] = ()
         self.points: FigureWidget | None = None
         self.differences: FigureWidget | None = None
+        self.arms: FigureWidget | None = None
         self.runs = widgets.SelectMultiple(
             options=[], description="with", rows=6, layout=widgets.Layout(width="460px"),
             tooltip="One or several runs; the present one comes first",
@@ -88,11 +91,13 @@ class Compare(Panel):
         if self._drawn == found.names:
             comparison_figure(found, theme, figure=self.points)
             difference_figure(found, theme, figure=self.differences)
+            arms_figure(found, theme, figure=self.arms)
             return
         old = self.figures.children
         self.points = FigureWidget(comparison_figure(found, theme))
         self.differences = FigureWidget(difference_figure(found, theme))
-        self.figures.children = [self.points, self.differences]
+        self.arms = FigureWidget(arms_figure(found, theme))
+        self.figures.children = [self.arms, self.points, self.differences]
         self._drawn = found.names
         for figure in old:
             figure.close()
@@ -111,6 +116,10 @@ def comparison_html(found: RunsComparison) -> str:
         parts.append(grid(("measure", "matched by", "enough evidence", "what may be said"), rows, "Paired differences"))
     else:
         parts.append(note("Not enough evidence: these runs share no held-out evaluation."))
+    if found.arm_rows:
+        parts.append(grid(ARM_HEADERS, arm_cells(found), f"Over seeds, against {found.arms[0].name}"))
+    for name, pairs in found.problems.items():
+        parts.append(problem_pairs_html(pairs, found.names[0], name, grid))
     if found.settings:
         rows_of = [(s.setting, *s.values) for s in found.settings]
         parts.append(grid(("setting", *found.names), rows_of, "Settings that differ"))

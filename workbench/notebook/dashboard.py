@@ -1,4 +1,4 @@
-"""Panel 3: six figures over rounds, made once and changed in place; a click on a round selects it in every panel."""
+"""Panel 3: the headline, and figures over rounds that change in place; a click on a round selects it in every panel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = "repeat(auto-fit, minmax(min(100%, 440px), 1fr))"
 
 
 class Dashboard(DataPanel):
-    """The figures by name: accuracy, judge, verdicts, groups, optimizer, cost."""
+    """The figures by name: overview, accuracy, judge, verdicts, groups, optimizer, cost."""
 
     def __init__(self, shared: Shared) -> None:
         self._drawn: object = None
@@ -35,12 +35,12 @@ class Dashboard(DataPanel):
         self.theme = PageTheme()
         self.theme.observe(self._themed, "theme")
         self.grid = widgets.Box(
-            [self.figures[name] for name in PANELS],
+            [self.figures[name] for name in PANELS[1:]],
             layout=widgets.Layout(
                 display="grid", grid_template_columns=COLUMNS, align_items="flex-start", width="100%"
             ),
         )
-        super().__init__(shared, self.flags, self.grid, self.theme)
+        super().__init__(shared, self.flags, self.figures[PANELS[0]], self.grid, self.theme)
         self.widget.add_class("spark-wide")
 
     def show(self, view: RunView) -> None:

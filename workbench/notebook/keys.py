@@ -73,7 +73,7 @@ export default { render };
 
 
 class PanelKeys(anywidget.AnyWidget):
-    """Stands in a panel, unseen, and keeps its keys from the notebook: all but chords with Ctrl, Alt or Cmd, and Escape.
+    """Stands in a panel, unseen, and keeps its keys from the notebook: all but chords (Ctrl, Alt, Cmd) and Escape.
 
     In a table of class `ROWS` the arrows and j and k move the chosen row, over pages, too.
     """

@@ -72,7 +72,7 @@ class RowTable:
         place = [self._ids.index(self.selected)] if self.selected is not None else []
         self._quiet = True
         page = place[0] // PAGE * PAGE if place else 0  # the chosen row stays in sight
-        self.widget.update(frame, selected_rows=place, displayStart=page, **OPTIONS)
+        self.widget.update(frame, selected_rows=place, **OPTIONS | {"displayStart": page})
         self._quiet = False
 
     def select(self, name: str) -> None:

@@ -76,7 +76,7 @@ class Workbench:
 
     @cached_property
     def dashboard(self) -> Dashboard:
-        """Six figures over rounds."""
+        """The headline, and figures over rounds."""
         from workbench.notebook.dashboard import Dashboard  # here, because plotly's widgets take a second to load
 
         return self._added(Dashboard(self._shared))

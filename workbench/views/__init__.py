@@ -11,12 +11,14 @@ write the run meanwhile. Errors are `RunFolderError`, one sentence for a person.
 """
 
 from spark_kernel.evaluate.judge_metrics import CalibrationBin
+from workbench.views.arms import Arm, ArmPoint, ArmRow
 from workbench.views.chains import TRANSITIONS, Alternative, Chain, ChainStep, SelfCorrection, self_correction
 from workbench.views.comparison import ComparisonRow, RunPoint, RunsComparison, SettingRow, compare
 from workbench.views.funnel import Funnel, FunnelStep
 from workbench.views.headline import HeadlineFigure
 from workbench.views.judge import JudgeDetail, JudgeLine, judge_of_evaluation, judge_of_round
 from workbench.views.lines import Line
+from workbench.views.problem_pairs import Outcome, ProblemPair, ProblemPairs, problem_pairs
 from workbench.views.recycled import AnswersAt, Lineage, Output, RecycledRow, SourceAnswer
 from workbench.views.rollout_detail import RolloutDetail, Sibling, Token
 from workbench.views.rollouts import COLUMNS, Preset, RolloutTable
@@ -31,6 +33,9 @@ __all__ = [
     "TRANSITIONS",
     "Alternative",
     "AnswersAt",
+    "Arm",
+    "ArmPoint",
+    "ArmRow",
     "CalibrationBin",
     "Chain",
     "ChainStep",
@@ -45,8 +50,11 @@ __all__ = [
     "JudgeLine",
     "Line",
     "Lineage",
+    "Outcome",
     "Output",
     "Preset",
+    "ProblemPair",
+    "ProblemPairs",
     "RecycledRow",
     "RolloutDetail",
     "RolloutTable",
@@ -64,5 +72,6 @@ __all__ = [
     "compare",
     "judge_of_evaluation",
     "judge_of_round",
+    "problem_pairs",
     "self_correction",
 ]

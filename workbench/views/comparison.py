@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from spark_kernel.errors import InputError, RunFolderError
 from spark_kernel.evaluate.compare import Checkpoint, Comparison, RunResult, compare_runs, line_cells
+from spark_kernel.records import Kind
 from spark_kernel.runs.bundles import HELD_OUT
 from spark_kernel.runs.reader import RunReader
 from workbench.settings.differences import differing
+from workbench.views.arms import Arm, ArmPoint, ArmRow, arm_points, arm_rows, find_arms
+from workbench.views.problem_pairs import ProblemPairs, problem_pairs
 from workbench.views.series import held_out_figures
 from workbench.views.snapshot import run_config
 
@@ -31,6 +34,14 @@ POINTS = (
     ("loop", "after", "test-time loop, final answer right"),
 )
 """Single runs' figures: line, figure, name."""
+CURVES = (
+    ("greedy", "accuracy", "solved, greedy"),
+    ("own/pointwise/answer", "balanced_accuracy", "judges its own answers"),
+    ("loop", "after", "after the loop"),
+)
+"""What is drawn over rounds: line, figure, name."""
+TRAINING = {Kind.SOLVE: "solved", Kind.POINTWISE: "judges answers", Kind.PAIRWISE: "chooses between answers"}
+IN_TRAINING = "in training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,9 @@ class RunsComparison:
 
     `names`: unique. `points`: each run's own figures, so that seeds show as points. `rows`: each later run against the
     first, matched by rollouts and by optimizer steps, or once where neither had trained. `settings`: only those that
-    differ. `notes`: sentences, such as why two runs cannot be compared.
+    differ. `notes`: sentences, such as why two runs cannot be compared. `problems`: by later run, the first against it
+    problem by problem. `arms`: runs that differ by their seed alone, together; `arm_rows`: the first arm against the
+    others over seeds; `curves`: the arms over rounds, held-out, or in training where a run has no evaluation.
     """
 
     names: tuple[str, ...]
@@ -85,6 +98,10 @@ class RunsComparison:
     rows: tuple[ComparisonRow, ...]
     settings: tuple[SettingRow, ...]
     notes: tuple[str, ...]
+    problems: Mapping[str, ProblemPairs] = field(default_factory=dict)
+    arms: tuple[Arm, ...] = ()
+    arm_rows: tuple[ArmRow, ...] = ()
+    curves: tuple[ArmPoint, ...] = ()
 
 
 def compare(readers: Sequence[RunReader], *, seed: int = 0) -> RunsComparison:
@@ -115,8 +132,20 @@ def compare(readers: Sequence[RunReader], *, seed: int = 0) -> RunsComparison:
             notes.append(f"Not enough evidence: {error}")
             continue
         rows += [ComparisonRow(labels[row.measure], row.result.is_evidence, row.conclusion, row) for row in found]
-    points = [point for reader, name in zip(readers, names, strict=True) for point in _points(reader, name)]
-    return RunsComparison(tuple(names), tuple(points), tuple(rows), _settings(readers, names, notes), tuple(notes))
+    named = dict(zip(names, readers, strict=True))
+    if without := [name for name, reader in named.items() if not reader.evaluations]:
+        notes.append(f"No held-out evaluation: {', '.join(without)}. Training figures stand in their place.")
+    points = [point for name, reader in named.items() for point in _points(reader, name)]
+    settings = _settings(readers, names, notes)
+    arms = find_arms(readers, names)
+    pairs = {name: problem_pairs(readers[0], reader) for name, reader in list(named.items())[1:]}
+    return RunsComparison(
+        tuple(names), tuple(points), tuple(rows), settings, tuple(notes),
+        problems={name: found for name, found in pairs.items() if found is not None and found.pairs},
+        arms=arms,
+        arm_rows=arm_rows(arms, {result.name: result for result in results}, MEASURES),
+        curves=arm_points(arms, {name: _curves(reader) for name, reader in named.items()}),
+    )  # fmt: skip
 
 
 def run_result(reader: RunReader, name: str, suite: str = HELD_OUT) -> RunResult:
@@ -169,7 +198,7 @@ def cost_notes(readers: Sequence[RunReader], names: Sequence[str]) -> list[str]:
 def _points(reader: RunReader, name: str) -> list[RunPoint]:
     evaluated = reader.evaluations
     if not evaluated:
-        return []
+        return _training_points(reader, name)
     lines = reader.evaluation(evaluated[-1]).get("lines", {})
     found = []
     for line, figure, label in POINTS:
@@ -187,6 +216,36 @@ def _points(reader: RunReader, name: str) -> list[RunPoint]:
                     None if n is None else int(n),
                 )
             )
+    return found
+
+
+def _training_points(reader: RunReader, name: str) -> list[RunPoint]:
+    """The newest round's own figures, of a run that was never evaluated."""
+    if not reader.rounds:
+        return []
+    report = reader.report(reader.rounds[-1])
+    return [
+        RunPoint(name, f"{TRAINING[line.kind]} ({IN_TRAINING})", report.round, line.accuracy, None, None, line.n)
+        for line in report.kinds
+        if line.kind in TRAINING and line.origin in ("problem", "solve") and line.n
+    ]
+
+
+def _curves(reader: RunReader) -> dict[str, dict[int, float]]:
+    """The headline's figures over rounds by measure; of training rounds where there is no evaluation."""
+    found: dict[str, dict[int, float]] = {}
+    for round in reader.evaluations:
+        lines = reader.evaluation(round).get("lines", {})
+        for line, figure, label in CURVES:
+            value = held_out_figures(lines[line]).get(figure) if line in lines else None
+            if value is not None:
+                found.setdefault(label, {})[round] = value
+    if found:
+        return found
+    for report in reader.reports():
+        for stats in report.kinds:
+            if stats.kind in TRAINING and stats.origin in ("problem", "solve") and stats.accuracy is not None:
+                found.setdefault(f"{TRAINING[stats.kind]} ({IN_TRAINING})", {})[report.round] = stats.accuracy
     return found
 
 

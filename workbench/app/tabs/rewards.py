@@ -18,7 +18,8 @@ from workbench.views import JudgeDetail, JudgeLine, RunView
 
 CONFUSIONS = 4
 """Confusion matrices that are drawn; more judges stand in the table."""
-OVER_ROUNDS = ("judge", "verdicts")
+OVER_ROUNDS = ("overview", "judge", "verdicts")
+"""The first is seen at once, the others stand in a fold that the page remembers (`page.js`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ class Judged:
 def build_rewards() -> RewardsTab:
     """Make the tab's components; call it inside `gr.Tab`."""
     headline = gr.HTML("", js_on_load=None)
-    over_rounds = tuple(gr.Plot(show_label=False, elem_classes="sw-plot") for _ in OVER_ROUNDS)
+    over_rounds = [gr.Plot(show_label=False, elem_classes="sw-plot")]
+    with gr.Accordion("Training rounds, base rates, and which way verdicts lean", open=False, elem_classes="sw-fold"):
+        over_rounds += [gr.Plot(show_label=False, elem_classes="sw-plot") for _ in OVER_ROUNDS[1:]]
     place = gr.HTML("", js_on_load=None)
     confusions = []
     for _ in range(0, CONFUSIONS, 2):
@@ -72,7 +75,7 @@ def build_rewards() -> RewardsTab:
         calibration = gr.Plot(show_label=False, elem_classes="sw-plot", min_width=340)
         transitions = gr.Plot(show_label=False, elem_classes="sw-plot", min_width=340)
     judges = gr.HTML("", js_on_load=None)
-    return RewardsTab(headline, over_rounds, place, judges, tuple(confusions), calibration, transitions)
+    return RewardsTab(headline, tuple(over_rounds), place, judges, tuple(confusions), calibration, transitions)
 
 
 def fill_rewards(

@@ -19,8 +19,8 @@ from workbench.views.words import origin_words, reason_words, view_words
 
 SHOWN_GROUPS = 60
 SHOWN_TASKS = 60
-FIGURES = PANELS
-"""The figures of the dashboard, by name."""
+FIGURES = tuple(name for name in PANELS if name != "overview")
+"""The figures of the dashboard but the one that stands in the tab "Reward accuracy"."""
 
 
 @dataclass(frozen=True, slots=True)

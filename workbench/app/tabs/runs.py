@@ -12,13 +12,16 @@ from gradio.components.plot import PlotData
 
 from spark_kernel.errors import InputError
 from workbench.app.context import AppContext
-from workbench.app.markup import paragraph, table
+from workbench.app.markup import escape, paragraph, table
 from workbench.app.plots import plot_data, stamp
-from workbench.figures import Theme, comparison_figure, difference_figure
+from workbench.figures import Theme, arms_figure, comparison_figure, difference_figure
+from workbench.reporting.problem_pairs_html import problem_pairs_html
+from workbench.reporting.seed_rows import ARM_HEADERS, arm_cells
 from workbench.value_text import show
 from workbench.views import RunView, compare
 
-MOST_COMPARED = 6
+MOST_COMPARED = 12
+"""Two arms of six seeds."""
 LISTED = 200
 
 
@@ -29,13 +32,14 @@ class RunsTab:
     listed: gr.HTML
     chosen: gr.Dropdown
     sentences: gr.HTML
+    arms: gr.Plot
     points: gr.Plot
     differences: gr.Plot
 
     @property
     def outputs(self) -> list[Any]:
         """Everything that a comparison fills."""
-        return [self.sentences, self.points, self.differences]
+        return [self.sentences, self.arms, self.points, self.differences]
 
 
 def build_runs(context: AppContext, theme: gr.Textbox) -> RunsTab:
@@ -48,10 +52,11 @@ def build_runs(context: AppContext, theme: gr.Textbox) -> RunsTab:
         )  # fmt: skip
         button = gr.Button("Compare", variant="primary", scale=1, min_width=140, elem_id="sw-compare-go")
     sentences = gr.HTML("", js_on_load=None, elem_id="sw-compared")
+    arms = gr.Plot(show_label=False, elem_classes="sw-plot", visible=False)
     points = gr.Plot(show_label=False, elem_classes="sw-plot", visible=False)
     differences = gr.Plot(show_label=False, elem_classes="sw-plot", visible=False)
     compared = gr.Textbox("[]", visible=False)
-    tab = RunsTab(listed, chosen, sentences, points, differences)
+    tab = RunsTab(listed, chosen, sentences, arms, points, differences)
     common: dict[str, Any] = {"queue": False, "preprocess": False, "api_visibility": "private"}
     button.click(
         context.told(
@@ -87,11 +92,12 @@ def fill_comparison(tab: RunsTab, context: AppContext, names: Any, theme: Theme)
         raise InputError(f"Choose 2 to {MOST_COMPARED} runs to compare.")
     theme = "dark" if theme == "dark" else "light"
     views = [context.catalog.open_run(name) for name in wanted]
-    text, points, differences = context.kept.get(
+    text, arms, points, differences = context.kept.get(
         ("comparison", tuple(map(stamp, views)), theme), lambda: _compared(context, views, theme)
     )
     return {
         tab.sentences: text,
+        tab.arms: gr.update(value=arms, visible=arms is not None),
         tab.points: gr.update(value=points, visible=True),
         tab.differences: gr.update(value=differences, visible=differences is not None),
     }
@@ -99,8 +105,8 @@ def fill_comparison(tab: RunsTab, context: AppContext, names: Any, theme: Theme)
 
 def _compared(
     context: AppContext, views: Sequence[RunView], theme: Theme
-) -> tuple[str, PlotData | None, PlotData | None]:
-    """What may be said, the measures, and their differences where there are any."""
+) -> tuple[str, PlotData | None, PlotData | None, PlotData | None]:
+    """What may be said, the arms over rounds, the measures, and their differences where there are any."""
     result = compare([view.reader for view in views])
     rows = [
         (
@@ -116,13 +122,19 @@ def _compared(
         ("measure", f"against {context.without_roots(result.names[0])}", "matched by", "what may be said"), rows,
         caption="Comparison (paired, 95 % intervals)", empty="nothing that all runs measured: not enough evidence.",
     )  # fmt: skip
+    names = [context.without_roots(name) for name in result.names]
+    if result.arm_rows:
+        text += table(ARM_HEADERS, arm_cells(result), caption=f"Over seeds, against {names[0]}")
+    for name, pairs in result.problems.items():
+        text += problem_pairs_html(pairs, names[0], context.without_roots(name), table, escape)
     settings = [(row.setting, *(context.without_roots(show(value)) for value in row.values)) for row in result.settings]
     text += table(
         ("setting", *map(context.without_roots, result.names)), settings,
         caption="Settings that differ", empty="none.",
     )  # fmt: skip
     differences = plot_data(difference_figure(result, theme)) if result.rows else None
-    return text, plot_data(comparison_figure(result, theme)), differences
+    arms = plot_data(arms_figure(result, theme)) if result.curves else None
+    return text, arms, plot_data(comparison_figure(result, theme)), differences
 
 
 def runs_html(context: AppContext) -> str:
