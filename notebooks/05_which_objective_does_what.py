@@ -33,7 +33,7 @@
 #
 # **What to expect at this size: nothing certain.** With default parameters each arm trains a few rounds with one
 # seed, and most rows will end in "not shown by this evidence". That is the right answer for a few minutes of
-# computing. What the arms do in a longer run is in `docs/results/quickstart.md`.
+# computing. What the arms do in a longer run is in `docs/results/chains.md`.
 
 # %% tags=["parameters"]
 folder = "../runs/arms"  # runs, logs and page; finished runs are not repeated

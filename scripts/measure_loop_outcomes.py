@@ -1,6 +1,6 @@
 """What the test-time loop makes of new problems, asked as the app asks: the four outcomes, and problems of each.
 
-    python scripts/measure_loop_outcomes.py builtin:starter-2 --preset puzzles --problems 400
+    python scripts/measure_loop_outcomes.py builtin:starter-2 --preset quickstart --problems 400
 
 The figures beside the app's examples (workbench/app/examples.py) come from here.
 """
@@ -36,7 +36,7 @@ def main() -> int:
     """Ask, count, and print a JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a built-in model or a folder")
-    parser.add_argument("--preset", default="puzzles", help="whose problems are asked (default puzzles)")
+    parser.add_argument("--preset", default="quickstart", help="whose problems are asked (default quickstart)")
     parser.add_argument("--problems", type=int, default=400)
     parser.add_argument("--show", type=int, default=4, help="problems shown of each outcome (default 4)")
     args = parser.parse_args()

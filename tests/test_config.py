@@ -22,7 +22,7 @@ def test_every_preset_loads_and_survives_a_round_trip_through_yaml(name: str) ->
 
 def test_presets_combine_and_later_ones_win() -> None:
     config = load_config("quickstart+policy-only+faithful")
-    assert (config.model.path, config.period.train_reward, config.recycle.minimum) == ("builtin:starter", False, 64)
+    assert (config.model.path, config.period.train_reward, config.recycle.minimum) == ("builtin:starter-2", False, 64)
     assert load_config("faithful+quickstart").learner.minibatch_sequences == 128
 
 

@@ -152,10 +152,10 @@ def test_the_starter_model_gets_what_the_quickstart_records_before_training(
 ) -> None:
     flags = ["--evaluation.problems", "5", "--evaluation.samples", "2", "--seed", "3", "--threads", "1"]
     RunWriter.create(tmp_path / "another", "", {}).close()  # beside runs, too, the name of a model is one
-    assert main(["eval", "builtin:starter", *flags, "--out", "found"]) == 0
+    assert main(["eval", "builtin:starter-2", *flags, "--out", "found"]) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    assert "builtin:starter, 5 problems" in said.out
+    assert "builtin:starter-2, 5 problems" in said.out
     assert "\x1b" not in said.out
     config = load_config("quickstart", evaluation__problems=5, evaluation__samples=2, seed=3, threads=1)
     with start_run(config, tmp_path / "run") as trainer:

@@ -115,7 +115,7 @@ def test_only_tasks_that_fit_leave_and_full_views_fall_back(
     recycled = run(groups, settings, seed, limit_of(characters))
     assert all(limit_of(characters)(recycled.tasks))
     too_long = {e.subject_id for e in recycled.exclusions if e.reason is ExclusionReason.PROMPT_TOO_LONG}
-    free = run(groups, settings_of("quickstart", **_without_limits(settings)), seed)
+    free = run(groups, settings_of("chains", **_without_limits(settings)), seed)
     shortest = {task.id: task for task in free.tasks}
     for task_id in too_long & set(shortest):
         assert not limit_of(characters)([shortest[task_id]])[0]
@@ -133,7 +133,7 @@ def _without_limits(settings: RecycleSection) -> dict[str, object]:
 
 def test_a_full_view_that_does_not_fit_is_asked_in_answer_view_with_the_same_draws() -> None:
     groups = make_groups(["ccww"] * 40)
-    settings = settings_of("quickstart", judge_view="full", reflection_view="full")
+    settings = settings_of("chains", judge_view="full", reflection_view="full")
     full, answer = run(groups, settings, 1), run(groups, settings, 1, lambda ts: [t.view is View.ANSWER for t in ts])
     assert {task.view for task in full.tasks} == {View.FULL}
     assert {task.view for task in answer.tasks} == {View.ANSWER}

@@ -49,7 +49,7 @@ def make_task(
 
 
 def settings(**changes: object) -> RecycleSection:
-    return settings_of("quickstart", **({"judge_quota": QUOTAS.judge, "reflection_quota": QUOTAS.reflection} | changes))
+    return settings_of("chains", **({"judge_quota": QUOTAS.judge, "reflection_quota": QUOTAS.reflection} | changes))
 
 
 some_tasks = st.lists(
@@ -183,10 +183,10 @@ def test_a_task_waits_once_only() -> None:
         queue.add([make_task(1)])
 
 
-@pytest.mark.parametrize("preset", ["quickstart", "quickstart+faithful"])
+@pytest.mark.parametrize("preset", ["chains", "chains+faithful"])
 def test_rounds_in_a_row_account_for_every_task(preset: str) -> None:
     """The whole story of a round, six times: what was made is taken, waits, or was dropped with a reason."""
-    config = settings_of(preset, judge_quota=8, reflection_quota=8, minimum=1 if preset == "quickstart" else 16)
+    config = settings_of(preset, judge_quota=8, reflection_quota=8, minimum=1 if preset == "chains" else 16)
     quotas = quotas_of(config)
     queue, made, taken_ids, dropped = TaskQueue(), 0, set(), 0
     groups = make_groups(["ccww", "cwww", "cccw", "cccc", "wwww", "wnnt", "ccxx", "ntxk"] * 3)
@@ -204,7 +204,7 @@ def test_rounds_in_a_row_account_for_every_task(preset: str) -> None:
         )
         queue, made = queue.add(again.tasks), made + len(again.tasks)
     assert made == len(taken_ids) + len(queue) + dropped
-    assert (dropped > 0) == (preset == "quickstart")
+    assert (dropped > 0) == (preset == "chains")
 
 
 def test_re_evaluations_do_not_crowd_out_judgements_of_fresh_answers() -> None:

@@ -57,7 +57,7 @@ def tiny_config(folder: Path, **overrides: Any) -> RunConfig:
         "evaluation__samples": 2,
         "checkpoint__every": 2,
     }
-    return load_config("quickstart", **(settings | overrides))
+    return load_config("chains", **(settings | overrides))
 
 
 def fingerprint(run: Path) -> dict[str, Any]:
