@@ -13,8 +13,9 @@
 # first opens a run that was recorded earlier, so that you see at once what there is to look at. Then it trains a few
 # rounds of its own.
 #
-# Nothing is downloaded and no GPU is needed: the model is a very small one that ships with the package and knows a
-# little arithmetic. Opening the recorded run takes a second or two, training about half a minute on two CPU cores.
+# Nothing is downloaded and no GPU is needed: the model is a very small one that ships with the package. It solves
+# small puzzles ("make 17 out of 5, 8 and 4") and judges answers, half of the time by putting them in and half of the
+# time at a glance. Opening the recorded run takes a second or two, training about a minute on two CPU cores.
 
 # %% tags=["parameters"]
 run = "../runs/first-run"  # where the new run is written; if it is there already, it is opened and goes on
@@ -37,17 +38,17 @@ recorded = workbench.open(recorded_run())
 recorded
 
 # %% [markdown]
-# The panels can also be used one at a time. The dashboard has six figures over rounds. The first question to ask of
-# such a run is in the second figure: **how well does the model judge?** Look at a judge's accuracy together with its
-# *base rate* (how often the more frequent label occurs): a judge that always says No is right as often as answers are
-# wrong, and has learnt nothing. The thin lines show what chance would give.
+# The panels can also be used one at a time. The dashboard begins with three numbers, each on held-out problems with
+# its interval: how many the model solves, **how well it judges its own answers**, and how many are right after it has
+# judged and corrected itself. The figure below them has the same three over rounds, with the line of chance for the
+# judge (*balanced accuracy*: a judge that always says No reaches 50 %). Further down, each kind of task by itself.
 
 # %%
 recorded.dashboard
 
 # %% [markdown]
 # Select a round, then look at single outputs: what was asked, what the model wrote, what the verifier read, and what
-# the model as a judge said about it later. Try the preset "wrong, but accepted".
+# the model as a judge said about it later. Try the filter "wrong, but accepted"; arrows or j and k move the row.
 
 # %%
 recorded.rollouts
@@ -69,8 +70,8 @@ else:
         run,
         rounds=rounds,
         problems__per_round=problems,
-        recycle__judge_quota=problems,
-        recycle__reflection_quota=problems // 2,
+        recycle__judge_quota=2 * problems,
+        recycle__reflection_quota=problems,
         evaluation__every=rounds,
         evaluation__problems=held_out,
         evaluation__samples=2,
@@ -102,9 +103,9 @@ wb.dashboard
 # %% [markdown]
 # ## Did it learn?
 #
-# After a few rounds: hardly, and the intervals say so. The table has the accuracy of answers and of judgements on
-# held-out problems before and after. Between two such wide intervals one should not see a trend. Longer runs are in
-# `docs/results/quickstart.md`.
+# After a few rounds on half of the quickstart's problems: a little, and the intervals say how sure that is. The table
+# has the accuracy of answers and of judgements on held-out problems before and after. Between two wide intervals one
+# should not see a trend. The whole quickstart, five seeds of it, is in `docs/results/quickstart.md`.
 
 # %%
 import pandas as pd

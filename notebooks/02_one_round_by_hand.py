@@ -123,10 +123,20 @@ pd.DataFrame(
 # Mixed groups are the ones that teach. How many of each sort are there?
 
 # %%
-kinds = pd.Series(
-    ["mixed" if g.is_mixed else "all right" if g.correct else "all wrong" for g in groups], name="groups"
-).value_counts()
-kinds
+import plotly.graph_objects as go
+
+sorts = ["mixed" if g.is_mixed else "all right" if g.correct else "all wrong" for g in groups]
+right = sorted(len(g.correct) for g in groups)
+figure = go.Figure(go.Bar(x=list(range(1, len(groups) + 1)), y=right, marker_color="#0072B2"))
+counted = ", ".join(f"{sorts.count(sort)} {sort}" for sort in ("mixed", "all right", "all wrong"))
+figure.update_layout(
+    title=f"{len(groups)} groups: {counted}",
+    xaxis_title="group, by its right answers",
+    yaxis_title=f"right answers of {samples}",
+    height=280,
+    margin={"t": 50, "b": 40},
+)
+figure
 
 # %% [markdown]
 # **Change something, if you like.** Records are frozen, but a phase works on the groups it is *handed*, so editing them
@@ -280,7 +290,17 @@ trainer.train(rounds=1)
 trainer.close()
 
 # %% [markdown]
-# Everything is on disk. Any number can be asked for with SQL; `docs/run-folder.md` lists the tables.
+# Everything is on disk. The panels show it: here the tasks that the round made, each with its way from the answers it
+# shows to the update.
+
+# %%
+import workbench
+
+wb = workbench.open(trainer.writer.path)
+wb.recycled
+
+# %% [markdown]
+# Any number can be asked for with SQL; `docs/run-folder.md` lists the tables.
 
 # %%
 RunReader(trainer.writer.path).query(

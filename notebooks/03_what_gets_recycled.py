@@ -26,10 +26,17 @@ problems = 32  # problems a round
 from pathlib import Path
 
 import pandas as pd
+import plotly.graph_objects as go
+from IPython.display import display
 
+import workbench
 from spark_kernel import load_config, start_run
+from workbench.figures import funnel_figure
 from workbench.notebook.progress import CellProgress
 from workbench.views import RunView
+from workbench.views.words import reason_words
+
+pd.set_option("display.max_colwidth", None)  # reasons are read whole
 
 if not (Path(run) / "run.json").exists():
     config = load_config(
@@ -65,7 +72,7 @@ def as_table(steps):
             {
                 "step": step.name,
                 "entered": step.entered,
-                "left, and why": ", ".join(f"{n} {reason}" for reason, n in step.left.items()) or "none",
+                "left, and why": ", ".join(f"{n} {reason_words(reason)}" for reason, n in step.left.items()) or "none",
                 "went on": step.remained,
                 "counted in": step.unit,
             }
@@ -76,6 +83,7 @@ def as_table(steps):
 
 for step in funnel.steps:
     assert step.entered == sum(step.left.values()) + step.remained
+display(funnel_figure(funnel))
 as_table(funnel.steps)
 
 # %% [markdown]
@@ -92,13 +100,15 @@ view.reader.query(
 # %% [markdown]
 # ## Balance
 #
-# A policy that is mostly wrong makes mostly tasks with the label No, and a judge that always says No would then look
-# good and learn nothing. Pointwise tasks are therefore balanced: the surplus of the larger label is left out (reason
-# *balance* above). Before and after:
+# If each group were asked about one of its answers by the toss of a coin, a policy that is mostly wrong would make
+# mostly tasks with the label No ("before"), and a judge that always says No would look good and learn nothing. So the
+# labels are balanced ("after"): mixed groups can be asked about a right or about a wrong answer and take whichever
+# label is short, which loses nothing; only what is still in surplus is left out (reason *balance* above). After it the
+# two labels differ by one at most, unless a round has too few answers of one sort.
 
 # %%
 reports = view.reader.reports()
-pd.DataFrame(
+balance = pd.DataFrame(
     [
         {
             "round": report.round,
@@ -109,7 +119,21 @@ pd.DataFrame(
         }
         for report in reports
     ]
+).set_index("round")
+figure = go.Figure(
+    [
+        go.Bar(name=name, x=[f"round {n}" for n in balance.index], y=balance[name], marker_color=colour, opacity=faint)
+        for name, colour, faint in (
+            ("Yes before", "#009E73", 0.4),
+            ("Yes after", "#009E73", 1.0),
+            ("No before", "#D55E00", 0.4),
+            ("No after", "#D55E00", 1.0),
+        )
+    ]
 )
+figure.update_layout(title="Pointwise tasks by label", yaxis_title="tasks", height=300, margin={"t": 50, "b": 30})
+display(figure)
+balance
 
 # %% [markdown]
 # Which position the right candidate takes in a pair is a fair coin, for the same reason: a judge with a taste for the
@@ -146,8 +170,15 @@ rows
 # %% [markdown]
 # ## One task, from its sources to the update
 #
-# Pick a task that was sampled. Its *lineage* holds the exact prompt, the answers it shows and whether they were
-# right, what the model said about them, and which outputs the update used.
+# The panel does this by a click: choose a row, and read its way below the table.
+
+# %%
+wb = workbench.open(run)
+wb.recycled
+
+# %% [markdown]
+# The same by hand. Pick a task that was sampled. Its *lineage* holds the exact prompt, the answers it shows and whether
+# they were right, what the model said about them, and which outputs the update used.
 
 # %%
 sampled = [row for row in view.recycled(shown[0]) if row.fate == "sampled"]

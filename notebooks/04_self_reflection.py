@@ -20,7 +20,7 @@
 # at is not how many are right in the end, but the four *transitions*: right answers that stayed right, wrong ones
 # that were mended, **right ones that were spoilt**, and wrong ones that stayed wrong.
 #
-# It takes about ten seconds on two CPU cores.
+# It takes about half a minute on two CPU cores.
 
 # %% tags=["parameters"]
 run = "../runs/reflection"  # a run of yours, to see its newest evaluation; made here, untrained, if it is not there
@@ -37,8 +37,11 @@ samples = 4  # sampled answers to each problem, for the votes
 from pathlib import Path
 
 import pandas as pd
+from IPython.display import display
 
+import workbench
 from spark_kernel import load_config, resume_run, start_run
+from workbench.figures import transitions_figure
 from workbench.notebook.progress import CellProgress
 from workbench.views import RunView
 
@@ -104,6 +107,7 @@ trainer.close()
 view = RunView(run)
 loop = view.self_correction(view.evaluations()[-1])
 moved = loop.transitions
+display(transitions_figure([loop]))
 pd.DataFrame(
     {
         "right in the end": [moved["right_right"], moved["wrong_right"]],
@@ -169,7 +173,15 @@ pd.DataFrame(
 # %% [markdown]
 # ## The cases
 #
-# First the answers that were spoilt, since a summary hides them most easily:
+# The panel shows each chain with its prompts and texts. Before training the judge says half of its verdicts at a
+# glance, and the table of transitions shows what that costs.
+
+# %%
+wb = workbench.open(run)
+wb.correction
+
+# %% [markdown]
+# As tables, first the answers that were spoilt, since a summary hides them most easily:
 
 
 # %%

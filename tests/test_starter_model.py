@@ -19,7 +19,7 @@ from spark_kernel.prompts import build
 from spark_kernel.prompts.templates import TEMPLATES
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = {"starter": "starter-model.md", "starter_2": "starter-2.md"}
+SHIPPED = {"starter": "starter-model.md", "starter_2": "starter-2.md", "starter_2_spark": "results/quickstart.md"}
 """The folders of the shipped models, each with its page of figures."""
 FOLDER = ROOT / "spark_kernel" / "models" / "starter"
 sys.path.insert(0, str(ROOT / "scripts"))

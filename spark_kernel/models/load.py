@@ -22,7 +22,11 @@ from spark_kernel.models.devices import BFLOAT16_CAPABILITY, query_driver, why_n
 from spark_kernel.models.encoder import PromptEncoder
 from spark_kernel.models.grouped_attention import use_grouped_attention
 
-BUILT_IN = {"builtin:starter": "starter", "builtin:starter-2": "starter_2"}
+BUILT_IN = {
+    "builtin:starter": "starter",
+    "builtin:starter-2-spark": "starter_2_spark",
+    "builtin:starter-2": "starter_2",
+}
 FEWEST_FOR_BFLOAT16 = 5_000_000
 """Parameters from which a CPU with bfloat16 instructions is faster in bfloat16 (docs/sampling.md)."""
 

@@ -21,6 +21,8 @@ from spark_kernel.runs.status import RunState, RunSummary, list_runs
 from workbench.views.run_view import RunView
 
 STARTERS = tuple(reversed(BUILT_IN))
+TRAINED = {"builtin:starter-2": "builtin:starter-2-spark"}
+"""A built-in model before training, and what training with SPARK made of it."""
 """The models that ship with the package, the one that is offered first first."""
 SHOWN_CHECKPOINTS = 40
 """Checkpoints of one run that are offered: the newest ones."""

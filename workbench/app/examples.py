@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Example:
     """A question with its gold answer, whom it is for, and what that model makes of it at the page's own settings.
 
-    `outcome`: as `story.ending` says it.
+    `outcome`: as `story.ending` says it; `trained`: of the model that training with SPARK made of it, where one ships.
     """
 
     question: str
@@ -18,10 +18,11 @@ class Example:
     outcome: str
     model: str
     verifier: str
+    trained: str = ""
 
 
-def _puzzle(question: str, gold: str, outcome: str) -> Example:
-    return Example(question, gold, outcome, "builtin:starter-2", "property")
+def _puzzle(question: str, gold: str, outcome: str, trained: str) -> Example:
+    return Example(question, gold, outcome, "builtin:starter-2", "property", trained)
 
 
 def _chain(question: str, gold: str, outcome: str) -> Example:

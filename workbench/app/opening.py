@@ -27,7 +27,7 @@ from workbench.app.markup import paragraph
 from workbench.app.question import make_question
 from workbench.app.samples import SampleQuery
 from workbench.app.tabs.live import model_lines
-from workbench.app.tabs.live_form import NONE
+from workbench.app.tabs.live_form import NONE, first_pair
 from workbench.app.tabs.rounds import fill_texts
 from workbench.app.tabs.samples import fill_sample
 
@@ -40,7 +40,7 @@ def opener(context: AppContext, parts: Parts) -> Any:
 
     def opened(theme: Any, request: gr.Request) -> dict[Any, Any]:
         out: dict[Any, Any] = {parts.bar.theme: "dark" if theme == "dark" else "light", **model_menus(context, parts)}
-        out[parts.live.form.about] = model_lines(context, context.catalog.model_choices()[0].name)
+        out[parts.live.form.about] = model_lines(context, *first_pair(context.catalog))
         out[parts.runs.chosen] = gr.update(choices=context.catalog.run_names())
         try:
             link = read_link({name: values[0] for name, values in parse_qs(str(request.query_params)).items()})

@@ -11,7 +11,7 @@ from spark_kernel.runs.configuration import read_config
 from workbench.app.catalog import Catalog, ModelChoice
 from workbench.app.question import VERIFIERS
 
-PRESETS = {"builtin:starter": "chains", "builtin:starter-2": "quickstart"}
+PRESETS = {"builtin:starter": "chains", "builtin:starter-2": "quickstart", "builtin:starter-2-spark": "quickstart"}
 """Whose problems each built-in model is for."""
 UNLIMITED = ("arithmetic", "puzzles")
 """Sources of a run that can be drawn from here: exact, without files, and without end."""

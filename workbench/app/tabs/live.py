@@ -14,7 +14,7 @@ import gradio as gr
 
 from spark_kernel.errors import InputError, SparkError
 from workbench.app.cards import chains_html, status_line
-from workbench.app.catalog import ModelChoice
+from workbench.app.catalog import TRAINED, ModelChoice
 from workbench.app.context import AppContext, client_of
 from workbench.app.examples import EXAMPLES, FIRST
 from workbench.app.live import LiveChain, tell_all
@@ -124,7 +124,7 @@ def build_live(context: AppContext) -> LiveTab:
     )
     stopped.then(None, cancels=[clicked])
     fresh = [form.question, form.gold, form.verifier, form.answers, form.status]
-    chosen = form.examples.pick(_chooser(context, waiting), None, [*fresh, form.first], **quiet)
+    chosen = form.examples.pick(_chooser(context, waiting), None, [*fresh, form.first, form.second], **quiet)
     drawn = form.draw.click(_drawer(context, waiting), [form.first], fresh, **quiet)
     for filled in (chosen, drawn):
         filled.then(None, [form.gold, form.question], js=FILLED, api_visibility="private")
@@ -156,7 +156,8 @@ def _chooser(context: AppContext, waiting: Waiting) -> Callable[..., Any]:
             raise InputError("There is no such example.")
         waiting.stop(str(request.session_hash))
         example = EXAMPLES[int(chosen[:9])]
-        return example.question, example.gold, example.verifier, welcome(), status_html(""), example.model
+        models = example.model, TRAINED.get(example.model, NONE)
+        return example.question, example.gold, example.verifier, welcome(), status_html(""), *models
 
     return context.told(choose)
 

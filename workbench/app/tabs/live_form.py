@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from workbench.app.cards import notice, one_block
+from workbench.app.catalog import TRAINED, Catalog
 from workbench.app.context import AppContext
 from workbench.app.examples import EXAMPLES, RATES
 from workbench.app.markup import escape, paragraph
@@ -73,6 +74,7 @@ def build_form(context: AppContext) -> LiveForm:
     """Make the components; call it inside `gr.Tab`."""
     limits = context.limits
     names = [choice.name for choice in context.catalog.model_choices()]
+    before, after = first_pair(context.catalog)
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=300):
             question = gr.Textbox(
@@ -87,9 +89,9 @@ def build_form(context: AppContext) -> LiveForm:
             examples = gr.HTML(examples_html(), js_on_load=PICK_EXAMPLE, elem_id="sw-examples")
             gr.HTML(paragraph(RATES, "muted"), js_on_load=None, elem_id="sw-rates")
         with gr.Column(scale=2, min_width=280):
-            first = gr.Dropdown(names, value=names[0], label="Model A", elem_id="sw-model-a")
+            first = gr.Dropdown(names, value=before, label="Model A", elem_id="sw-model-a")
             second = gr.Dropdown(
-                [NONE, *names], value=NONE, label="Model B", info="The same question and seed, beside A.",
+                [NONE, *names], value=after, label="Model B", info="The same question and seed, beside A.",
                 elem_id="sw-model-b",
             )  # fmt: skip
             about = gr.HTML("", js_on_load=None, elem_id="sw-about-models")
@@ -137,16 +139,22 @@ def build_form(context: AppContext) -> LiveForm:
     )  # fmt: skip
 
 
+def first_pair(catalog: Catalog) -> tuple[str, str]:
+    """The models that a page begins with: the preferred one, beside it what training made of it where both ship."""
+    first = catalog.model_choices()[0].name
+    return first, TRAINED.get(first, NONE)
+
+
 def examples_html() -> str:
     """The questions to try, each with what its model makes of it."""
     rows = "".join(
         f'<tr data-id="{index}" tabindex="0" role="button"><td>{escape(example.question)}</td>'
-        f"<td>{escape(example.outcome)}</td></tr>"
+        f"<td>{escape(example.outcome)}</td><td>{escape(example.trained)}</td></tr>"
         for index, example in enumerate(EXAMPLES)
     )
     return (
         '<table class="sw-table sw-pick"><caption>Or try one of these</caption><thead><tr><th scope="col">question</th>'
-        f'<th scope="col">how it ends</th></tr></thead><tbody>{rows}</tbody></table>'
+        f'<th scope="col">how it ends</th><th scope="col">after SPARK</th></tr></thead><tbody>{rows}</tbody></table>'
     )
 
 
