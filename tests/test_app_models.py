@@ -23,7 +23,7 @@ from spark_kernel.verify import VerifierPool
 from tests.helpers.app_server import wait_until
 from tests.helpers.runs import tiny_config
 from tests.helpers.tiny_models import save_tiny_idefics3
-from workbench.app.catalog import STARTERS, Catalog, ModelChoice
+from workbench.app.catalog import STARTERS, TRAINED, Catalog, ModelChoice
 from workbench.app.desk import Ended, ModelDesk, Respondent, load_respondent
 from workbench.app.examples import EXAMPLES, Example
 from workbench.app.limits import LOCAL
@@ -67,6 +67,10 @@ def test_the_examples_end_as_the_page_says(example: Example) -> None:
         ModelChoice(example.model, example.model), text=example.question, gold=example.gold, verifier=example.verifier
     )
     assert str(ending(chain)).endswith(example.outcome)
+    if example.trained:
+        model = TRAINED[example.model]
+        after = ask(ModelChoice(model, model), text=example.question, gold=example.gold, verifier=example.verifier)
+        assert str(ending(after)).endswith(example.trained)
 
 
 @pytest.mark.parametrize("name", STARTERS)

@@ -31,30 +31,36 @@ def _chain(question: str, gold: str, outcome: str) -> Example:
 
 EXAMPLES = (
     _puzzle(
-        "Make 51 out of 5, 9 and 12 with +, - and *. Use each number once.", "5, 9, 12 with + - *: 51", "corrected"
-    ),
-    _chain("Start with 24, add 17, add 4, subtract 7, then take away 9. What do you get?", "29", "corrected"),
-    _puzzle(
-        "Find a number larger than 30 and smaller than 48 that leaves 7 when divided by 8.",
-        "x: x > 30; x < 48; x mod 8 = 7",
-        "right",
-    ),
-    _chain("Begin at 29, multiply by 2, subtract 47, add 47, then subtract 43. Where do you end?", "15", "spoilt"),
-    _chain(
-        "Begin at 57, add 3, take away 44, take away 14, then multiply by 10. Where do you end?",
-        "20",
+        "Make 8 out of 3, 6 and 5 with + and -. Use each number once.",
+        "3, 5, 6 with + -: 8",
         "wrong, and not noticed",
+        "corrected",
     ),
     _puzzle(
-        "Make 17 out of 5, 8 and 4 with +, - and *. Use each number once.",
-        "4, 5, 8 with + - *: 17",
+        "Make 14 out of 4, 1 and 11 with + and -. Use each number once.", "1, 4, 11 with + -: 14", "spoilt", "right"
+    ),
+    _puzzle(
+        "Make 9 out of 1, 12 and 4 with + and -. Use each number once.",
+        "1, 4, 12 with + -: 9",
+        "corrected",
+        "corrected",
+    ),
+    _puzzle(
+        "Which multiple of 8 is larger than 6 and smaller than 9?", "x: x > 6; x < 9; x mod 8 = 0", "right", "right"
+    ),
+    _puzzle(
+        "Make 4 out of 9, 7 and 6 with + and -. Use each number once.",
+        "6, 7, 9 with + -: 4",
+        "wrong, and not noticed",
         "wrong, and not corrected",
     ),
+    _chain("Start with 24, add 17, add 4, subtract 7, then take away 9. What do you get?", "29", "corrected"),
 )
 FIRST = json.dumps({"gold": EXAMPLES[0].gold, "question": EXAMPLES[0].question})
 """What a page begins with, for its script."""
 RATES = (
-    "How often, of new ones: builtin:starter-2 with 989 puzzles is right before and after in 62 %, corrects itself in "
-    "8 %, spoils its answer in 0 %, stays wrong in 30 %; builtin:starter with 400 chains of sums: 57, 11, 1 and 31 %."
+    "How often, of 989 new puzzles: builtin:starter-2 is right before and after in 58 %, corrects itself in 6 %, spoils "
+    "its answer in 2 %, stays wrong in 34 %; trained with SPARK 62, 7, 0 and 32 %. builtin:starter with 400 chains of "
+    "sums: 57, 11, 1 and 31 %."
 )
 """From `python scripts/measure_loop_outcomes.py` (docs/app.md)."""
