@@ -18,7 +18,7 @@ from spark_kernel.runs.reader import RunReader
 from tests.helpers.pages import page_text
 from workbench.figures.names import shape_named
 from workbench.figures.panel import ROUND_MARK
-from workbench.notebook.rollouts import ALL_PROBLEMS, HELD_OUT, RAW, TOKENS
+from workbench.notebook.rollouts import ALL_PROBLEMS, ALL_ROUNDS, HELD_OUT, RAW, TOKENS
 from workbench.notebook.workbench import Workbench
 from workbench.recorded import recorded_run
 from workbench.views import COLUMNS, Preset, RunView
@@ -77,8 +77,8 @@ class _Points:
         self.point_inds = point_inds
 
 
-def test_held_out_and_on_policy_are_separate_lines_of_six_figures(wb: Workbench) -> None:
-    assert list(wb.dashboard.figures) == ["accuracy", "judge", "verdicts", "groups", "optimizer", "cost"]
+def test_held_out_and_on_policy_are_separate_lines_of_the_figures(wb: Workbench) -> None:
+    assert list(wb.dashboard.figures) == ["overview", "accuracy", "judge", "verdicts", "groups", "optimizer", "cost"]
     names = [trace.name for trace in wb.dashboard.figures["accuracy"].data if trace.visible is not False]
     assert any("training" in name for name in names)
     assert any("held-out" in name for name in names)
@@ -159,6 +159,44 @@ def test_an_output_is_shown_with_answer_gold_reason_reward_and_advantage(wb: Wor
     panel.search.value = ""
 
 
+def test_verdicts_of_all_rounds_with_a_persons_own_beside_them(
+    wb: Workbench, reader: RunReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the notes of the recorded run are in the current folder
+    panel = wb.rollouts
+    panel.where.value, panel.kind.value, panel.preset.value = ALL_ROUNDS, "pointwise", str(Preset.JUDGED_WRONG)
+    frame = wb.selection
+    everywhere = reader.query(
+        "SELECT count(*) AS n, count(DISTINCT round) AS rounds FROM rollouts "
+        "WHERE kind = 'pointwise' AND NOT correct AND parse = 'ok'"
+    ).to_pylist()[0]
+    assert (len(frame), frame["round"].nunique()) == (everywhere["n"], everywhere["rounds"])
+    assert everywhere["rounds"] > 1
+    assert (frame["made_round"] <= frame["round"]).all()
+    shown = panel.table.widget.df
+    assert set(shown["sources"]) <= {"✓", "✗"}
+    assert set(shown["made in"]) <= set(reader.rounds)
+
+    chosen = panel.table.ids[3]
+    panel.table.select(chosen)
+    panel.yours.value = "right"  # against the verifier, who says that this verdict is wrong
+    panel.mark.value = True
+    panel.words.value = "odd one"
+    assert "agree on 0 of 1 outputs" in panel.agreed.value
+    for mine, count in (("bookmarked", 1), ("judged by me", 1), ("where I and the verifier disagree", 1)):
+        panel.mine.value = mine
+        assert panel.table.ids == [chosen], mine
+        assert len(wb.selection) == count
+    panel.mine.value = "any"
+    panel.table.select(panel.table.ids[0])
+    assert (panel.yours.value, panel.mark.value, panel.words.value) == ("no verdict", False, "")
+    panel.table.select(chosen)
+    assert (panel.yours.value, panel.mark.value, panel.words.value) == ("right", True, "odd one")
+    panel.yours.value, panel.mark.value, panel.words.value = "no verdict", False, ""
+    assert "measured by you" in panel.agreed.value
+    panel.where.value, panel.kind.value, panel.preset.value = "training round", "all", str(Preset.ALL)
+
+
 def test_held_out_outputs_are_those_of_the_evaluation_before_the_selected_round(
     wb: Workbench, reader: RunReader
 ) -> None:
@@ -204,7 +242,7 @@ def test_self_correction_shows_what_was_lost_and_three_columns(wb: Workbench, re
     panel.change.value = "all"
 
 
-def test_six_figures_send_plotlys_script_once(wb: Workbench) -> None:
+def test_the_figures_send_plotlys_script_once(wb: Workbench) -> None:
     figures = list(wb.dashboard.figures.values())
     assert {id(figure._script) for figure in figures} == {id(figures[0]._script)}
     assert len(figures[0]._script.text) > 1_000_000

@@ -59,8 +59,8 @@ EXAMPLES = (
 FIRST = json.dumps({"gold": EXAMPLES[0].gold, "question": EXAMPLES[0].question})
 """What a page begins with, for its script."""
 RATES = (
-    "How often, of 989 new puzzles: builtin:starter-2 is right before and after in 58 %, corrects itself in 6 %, spoils "
-    "its answer in 2 %, stays wrong in 34 %; trained with SPARK 62, 7, 0 and 32 %. builtin:starter with 400 chains of "
-    "sums: 57, 11, 1 and 31 %."
+    "How often, of 989 new puzzles: builtin:starter-2 is right before and after in 58 %, corrects itself in 6 %, "
+    "spoils its answer in 2 %, stays wrong in 34 %; trained with SPARK 62, 7, 0 and 32 %. builtin:starter with 400 "
+    "chains of sums: 57, 11, 1 and 31 %."
 )
 """From `python scripts/measure_loop_outcomes.py` (docs/app.md)."""

@@ -18,8 +18,8 @@ BUILT_IN_LINES = {
     "its own answer rightly (docs/starter-model.md).",
     "builtin:starter-2": "Puzzles with small numbers, as in the examples. Of new ones it solves 72 %, and in 61 % it "
     "judges its own answer rightly: half of the time it says its verdict at a glance (docs/starter-2.md).",
-    "builtin:starter-2-spark": "The same after 20 rounds of SPARK (the quickstart, seed 1). Of the quickstart's puzzles "
-    "it judges its own answer rightly in 86 % (before: 59 %), because it puts it in (docs/results/quickstart.md).",
+    "builtin:starter-2-spark": "The same after 20 rounds of SPARK (the quickstart, seed 1). Of the quickstart's "
+    "puzzles it judges its own answer rightly in 86 % (before: 59 %), by putting it in (docs/results/quickstart.md).",
 }
 VERBS = {
     SOLVED: "solves {}", JUDGES: "judges its own answers rightly in {}", LOOP: "is right in {} after the loop"

@@ -24,7 +24,7 @@ COLUMNS = (
     "round", "period", "group_index", "sample", "id", "task_id", "problem_id", "kind", "origin", "view", "question",
     "label", "gold", "answer", "correct", "reward", "advantage", "parse", "reason", "truncated", "tokens",
     "mean_logprob", "seconds", "policy_version", "judged_right", "judged_wrong", "before", "reflected_on", "pair",
-    "text",
+    "made_round", "source_correct", "text",
 )  # fmt: skip
 """The columns of `RolloutTable.table`."""
 
@@ -69,7 +69,8 @@ class RolloutTable:
     candidates); 0 where it was never judged. `before`: what became of the same problem the last time, "right" or
     "wrong" (a group counts as right where at least half of it was), null where it was never met. `reflected_on`:
     whether the answer that a reflection looked at was "right" or "wrong". `pair`: the two answers of a comparison as it
-    showed them, A first; null elsewhere, an answer null where it was none or is not kept.
+    showed them, A first; null elsewhere, an answer null where it was none or is not kept. `made_round`: in which round
+    the task was made; `source_correct`: whether each answer that it shows was right.
     """
 
     table: pa.Table
@@ -166,7 +167,9 @@ def output_rows(
     known = {row["id"]: row for row in problems.select(["id", "question", "gold"]).to_pylist()}
     owners = {
         (row[place], row["group_index"]): row
-        for row in tasks.select([place, "group_index", "label", "view", "sources", "source_correct"]).to_pylist()
+        for row in tasks.select(
+            [place, "group_index", "label", "view", "sources", "source_correct", "made_round"]
+        ).to_pylist()
     }
     light = rollouts.select(["round", place, "group_index", "sample", "id", "problem_id", "kind"]).to_pylist()
     tasks_of = [owners[row[place], row["group_index"]] for row in light]
@@ -180,6 +183,8 @@ def output_rows(
         "gold": pa.array([known.get(row["problem_id"], {}).get("gold") for row in light], pa.string()),
         "tokens": pc.cast(lengths, pa.int64()),
         "mean_logprob": pa.array(_means(rollouts["logprobs"]), pa.float64()),
+        "made_round": pa.array([task["made_round"] for task in tasks_of], pa.int64()),
+        "source_correct": pa.array([task["source_correct"] for task in tasks_of], pa.list_(pa.bool_())),
         "judged_right": pa.array([right for right, _ in counted], pa.int64()),
         "judged_wrong": pa.array([wrong for _, wrong in counted], pa.int64()),
         "before": pa.array([before(row) for row in light], pa.string()),
