@@ -162,11 +162,13 @@ def _run(name, cost, *rates, problems=40):
     return RunResult(name, tuple(checkpoints))
 
 
-def test_runs_are_matched_by_rollouts_and_by_optimizer_steps():
+def test_runs_are_matched_by_rounds_by_rollouts_and_by_optimizer_steps():
     spark = _run("spark", 200, 0.2, 0.5, 0.7, 0.8)
     policy = _run("policy-only", 100, 0.2, 0.4, 0.5, 0.6)
-    by_rollouts, by_steps = compare_runs(policy, spark, ["m"])
-    assert (by_rollouts.matched_by, by_steps.matched_by) == (Budget.ROLLOUTS, Budget.OPTIMIZER_STEPS)
+    by_rounds, by_rollouts, by_steps = compare_runs(policy, spark, ["m"])
+    assert [row.matched_by for row in (by_rounds, by_rollouts, by_steps)] == list(Budget)
+    assert (by_rounds.budget, by_rounds.first_round, by_rounds.second_round) == (3, 3, 3)
+    assert by_rounds.result.difference == pytest.approx(0.8 - 0.6)
     # policy-only spent 300 rollouts in 3 rounds; spark had spent 200 after round 1 and 400 after round 2
     assert (by_rollouts.budget, by_rollouts.first_round, by_rollouts.second_round) == (300, 3, 1)
     assert (by_rollouts.first_rollouts, by_rollouts.second_rollouts) == (300, 200)
@@ -180,10 +182,10 @@ def test_two_evaluations_that_cost_no_training_are_compared_once():
         (row,) = compare_runs(model, second, ["m"])
         assert row.untrained
         assert (row.first_round, row.second_round, row.budget) == (0, 0, 0)
-    assert [row.untrained for row in compare_runs(run, _run("again", 150, 0.2, 0.7), ["m"])] == [False, False]
+    assert [row.untrained for row in compare_runs(run, _run("again", 150, 0.2, 0.7), ["m"])] == [False, False, False]
     # free of optimizer steps but not of rollouts: no matter which way round, both rows say something of their own
     idle = RunResult("idle", (*run.checkpoints[:1], Checkpoint(1, 80, 0, run.checkpoints[1].cells)))
-    assert [row.second_round for row in compare_runs(model, idle, ["m"])] == [0, 1]
+    assert [row.second_round for row in compare_runs(model, idle, ["m"])] == [0, 0, 1]
 
 
 def test_the_conclusion_says_which_is_better_or_that_there_is_not_enough_evidence():
@@ -205,5 +207,5 @@ def test_runs_that_cannot_be_compared_say_why():
     with pytest.raises(InputError, match='has no measure "k"; it has m'):
         compare_runs(run, run, ["k"])
     late = RunResult("late", (Checkpoint(5, 900, 90, run.checkpoints[0].cells),))
-    with pytest.raises(InputError, match="Run late has no evaluation within 0 rollouts"):
+    with pytest.raises(InputError, match="Run late has no evaluation within 0 rounds"):
         compare_runs(run, late, ["m"])

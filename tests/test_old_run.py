@@ -139,7 +139,7 @@ def test_the_same_run_begun_today_compares_with_it_and_is_equal(old: Path) -> No
         trainer.train(rounds=2)
     found = compare([RunReader(old), RunReader(new)])
     assert found.names == ("recorded", "new")
-    assert {row.matched_by for row in found.rows} == {"rollouts", "optimizer steps"}
+    assert {row.matched_by for row in found.rows} == {"rounds", "rollouts", "optimizer steps"}
     assert found.settings == ()
     first = [row["id"] for row in rows(old, "tasks") if row["round"] == 1 and row["period"] == "policy"]
     assert [row["id"] for row in rows(new, "tasks") if row["round"] == 1 and row["period"] == "policy"] == first

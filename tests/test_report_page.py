@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import html
 import json
 import os
 import re
@@ -25,8 +26,9 @@ from tests.helpers.recorded_runs import ENVIRONMENT, make_evaluation, make_round
 from workbench.cli import main
 from workbench.recorded import recorded_run
 from workbench.reporting.report_page.page import page_html, write_page
+from workbench.reporting.report_page.several import comparison_page, write_comparison
 from workbench.reporting.report_page.tables import write_tables
-from workbench.views import RunView
+from workbench.views import Preset, RunView
 
 pytestmark = pytest.mark.slow
 HOSTILE = (
@@ -111,13 +113,17 @@ def test_nothing_in_the_page_leads_elsewhere(hostile: Path) -> None:
             assert "url(" not in attributes.get("style", "")
         policy = next(a["content"] for tag, a in elements if a.get("http-equiv") == "Content-Security-Policy")
         assert policy.startswith("default-src 'none';")
-        assert tags.count("script") == 4  # plotly, two of data, ours
+        assert tags.count("script") == 6  # plotly, two of figures, ours, the samples and theirs
 
 
 def test_text_from_the_run_is_text(hostile: Path) -> None:
     page = page_html(RunView(hostile))
     text = "".join(Elements(page).texts)
-    assert text.count(HOSTILE) > 5
+    assert text.count(HOSTILE) > 2
+    rows = json.loads(re.findall(r'<script type="application/json" id="sample-rows">(.*?)</script>', page)[0])
+    assert rows
+    assert {row["text"] for row in rows} == {row["question"] for row in rows} == {HOSTILE}
+    assert HOSTILE not in page  # only escaped, as JSON or as text
     assert "<b>run<img src=x onerror=alert(1)>" in text
     assert "49<!--" not in page
     assert "<img" not in page.replace(_plotly(page), "")
@@ -246,3 +252,30 @@ def test_the_run_is_never_written_into(tmp_path: Path) -> None:
         write_tables(RunReader(shipped), tmp_path, "xls")
     with pytest.raises(RunFolderError, match="cannot be written"):
         write_page(RunView(shipped), tmp_path / "missing" / "page.html")
+
+
+def test_several_runs_are_one_page_with_comparison_problems_and_samples(hostile: Path, tmp_path: Path) -> None:
+    views = [RunView(recorded_run()), RunView(hostile)]
+    page = comparison_page(views)
+    elements = Elements(page)
+    text = "".join(elements.texts)
+    assert "<b>run<img src=x onerror=alert(1)>" in text
+    assert HOSTILE not in page
+    assert "<img" not in page.replace(_plotly(page), "")
+    figures = json.loads(
+        re.findall(r'<script type="application/json" id="figures">(.*?)</script>', page, flags=re.DOTALL)[0]
+    )
+    places = [html.unescape(name) for name in re.findall(r'data-figure="([^"]+)"', page)]
+    assert set(places) <= set(figures)
+    assert {"comparison", "arms", f"{views[0].reader.info.name}: overview"} <= set(places)
+    rows = json.loads(re.findall(r'<script type="application/json" id="sample-rows">(.*?)</script>', page)[0])
+    assert len({row["run"] for row in rows}) == 2
+    last = views[0].reader.rounds[-1]
+    table = {row["id"]: row for row in views[0].rollouts([last]).rows()}
+    wrong = views[0].rollouts([last]).filter(Preset.JUDGED_WRONG).count
+    shown = [row for row in rows if row["run"] == views[0].reader.info.name]
+    assert sum(str(Preset.JUDGED_WRONG) in row["filters"] for row in shown) == min(wrong, len(table))
+    with pytest.raises(InputError, match="lies inside the run"):
+        write_comparison(views, hostile / "page.html")
+    write_comparison(views, tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")

@@ -26,6 +26,8 @@ Cells = Mapping[str, Mapping[str, tuple[float, int]]]
 class Budget(StrEnum):
     """What two runs are matched by."""
 
+    ROUNDS = "rounds"
+    """The paper's comparison: the same problems and solve rollouts, whatever recycled tasks cost besides."""
     ROLLOUTS = "rollouts"
     OPTIMIZER_STEPS = "optimizer_steps"
 
@@ -40,7 +42,9 @@ class Checkpoint:
     cells: Mapping[str, Cells]
 
     def spent(self, budget: Budget) -> int:
-        """The cost so far."""
+        """The cost so far; rounds count only where something was trained."""
+        if budget is Budget.ROUNDS:
+            return self.round if self.rollouts or self.optimizer_steps else 0
         return self.rollouts if budget is Budget.ROLLOUTS else self.optimizer_steps
 
 

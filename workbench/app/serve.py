@@ -223,10 +223,9 @@ def _wait_for_the_end() -> None:
 
 
 def _recorded() -> dict[str, Path]:
-    from workbench.recorded import NAME, recorded_run
+    from workbench.recorded import recorded_runs
 
-    folder = recorded_run()
-    return {f"recorded {NAME}": folder} if (folder / "run.json").is_file() else {}
+    return {f"recorded {folder.name}": folder for folder in recorded_runs() if (folder / "run.json").is_file()}
 
 
 def _settle_environment(uploads: Path) -> None:

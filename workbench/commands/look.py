@@ -115,7 +115,7 @@ class CompareArguments:
 def compare(arguments: Sequence[str]) -> int:
     """Compare two runs."""
     args = tyro.cli(CompareArguments, prog="workbench compare", args=arguments)
-    from spark_kernel.evaluate.compare import compare_runs
+    from spark_kernel.evaluate.compare import Budget, compare_runs
     from spark_kernel.runs.reader import RunReader
     from workbench.views.comparison import MEASURES, cost_notes, run_result, shared_measures, unique_names
 
@@ -129,7 +129,7 @@ def compare(arguments: Sequence[str]) -> int:
         console.print(line, soft_wrap=True, markup=False)
     labels = dict(MEASURES)
     matched = ""
-    for row in sorted(compare_runs(first, second, measures), key=lambda row: row.matched_by):
+    for row in sorted(compare_runs(first, second, measures), key=lambda row: list(Budget).index(row.matched_by)):
         if matched != row.matched_by:
             matched = row.matched_by
             console.print(_matching(row), soft_wrap=True, markup=False)

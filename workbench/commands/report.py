@@ -1,4 +1,4 @@
-"""`workbench report`: a run as one HTML file, and its tables as CSV or Parquet."""
+"""`workbench report`: a run, or several beside each other, as one HTML file; and a run's tables as CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ from workbench.commands import require_run
 class ReportArguments:
     """Write a run as one self-contained HTML file (figures, tables, samples, settings), its tables as files, or both.
 
-    The page asks for nothing from anywhere, so it can be sent, archived and opened without a network. The run is only
-    read, and may be written meanwhile. Existing files are replaced.
+    Of several runs the page has headlines, comparison, problem by problem, curves and samples. It asks for nothing from
+    anywhere, so it can be sent, archived and opened without a network. Runs are only read, and may be written
+    meanwhile. Existing files are replaced.
     """
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="The run's folder.")]
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(
+            metavar="RUN [RUN ...]", help="Folders of runs; the first one is what the others are compared with."
+        ),
+    ]
     html: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help="Write the page to this file.")] = None
     tables: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help="Write every table to this folder.")] = None
     format: Annotated[Literal["parquet", "csv"], tyro.conf.arg(help="Of the tables.")] = "parquet"
@@ -32,7 +38,11 @@ class ReportArguments:
 def report(arguments: Sequence[str]) -> int:
     """Write a run's report."""
     args = tyro.cli(ReportArguments, prog="workbench report", args=arguments)
-    run = require_run(args.run)
+    if not args.runs:
+        raise InputError("Say which run: workbench report RUN --html FILE.")
+    runs = [require_run(run) for run in args.runs]
+    if len(runs) > 1 and args.tables is not None:
+        raise InputError("--tables is for one run: name one, or leave it out.")
     if args.html is None and args.tables is None:
         raise InputError("Say what to write: --html FILE for the page, --tables DIR for the tables, or both.")
     if args.html is not None:
@@ -44,12 +54,16 @@ def report(arguments: Sequence[str]) -> int:
         raise InputError(f"{args.tables} is a file: name a folder for the tables.")
     from spark_kernel.runs.reader import RunReader
 
-    reader = RunReader(run)
+    reader = RunReader(runs[0])
     if args.html is not None:
         from workbench.reporting.report_page.page import write_page
+        from workbench.reporting.report_page.several import write_comparison
         from workbench.views import RunView
 
-        write_page(RunView(reader), args.html)
+        if len(runs) > 1:
+            write_comparison([RunView(run) for run in runs], args.html)
+        else:
+            write_page(RunView(reader), args.html)
         print(f"{args.html}: {args.html.stat().st_size / 1e6:.1f} MB, opens in any browser.")
     if args.tables is not None:
         from workbench.reporting.report_page.tables import write_tables

@@ -11,8 +11,9 @@ from workbench.figures.style import GREY, KIND_COLOURS, Theme, interval, percent
 from workbench.views.comparison import RunsComparison
 
 BUDGETS = (
-    ("rollouts", "at matched rollouts", "#0072B2", "circle", 0.15),
-    ("optimizer_steps", "at matched optimizer steps", "#D55E00", "square", -0.15),
+    ("rounds", "at equal rounds", "#009E73", "diamond", 0.24),
+    ("rollouts", "at matched rollouts", "#0072B2", "circle", 0.0),
+    ("optimizer_steps", "at matched optimizer steps", "#D55E00", "square", -0.24),
 )
 """What runs are matched by: name, entry in the legend, colour, marker, and how far above its row it stands."""
 
@@ -73,8 +74,9 @@ def arms_figure(comparison: RunsComparison, theme: Theme = "light", *, figure: g
     width = 1 / max(len(measures), 1)
     traces: dict[str, dict[str, Any]] = {}
     layout: dict[str, Any] = {
-        "height": 330,
-        "title": {"text": "Over rounds: means over seeds, bands from the lowest to the highest seed"},
+        "height": 350,
+        "margin": {"l": 60, "r": 10, "t": 66, "b": 46},
+        "title": {"text": "Over rounds: means over seeds, bands from the lowest to the highest seed", "y": 0.97},
         "legend": {"orientation": "h", "y": -0.22},
         "annotations": [],
     }

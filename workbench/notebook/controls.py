@@ -14,7 +14,7 @@ from workbench.notebook.driver import Driver
 from workbench.notebook.driver_state import BUSY, Action, DriverState, Mode
 from workbench.notebook.run_on_disk import Seen
 from workbench.notebook.style import Panel, note, row
-from workbench.recorded import recorded_run
+from workbench.recorded import recorded_runs
 
 WORDS = {
     Mode.NEW: "not started",
@@ -125,7 +125,7 @@ class Controls(Panel):
         if reason is not None:
             return reason
         state, seen = self._driver.state, self._seen
-        if action in (*WRITES, Action.FORK) and state.run == recorded_run():
+        if action in (*WRITES, Action.FORK) and state.run in recorded_runs():
             return (
                 "The recorded run is part of the program and only to look at: workbench.new() starts one of your own."
             )

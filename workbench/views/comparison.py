@@ -87,10 +87,11 @@ class RunsComparison:
     """Runs side by side.
 
     `names`: unique. `points`: each run's own figures, so that seeds show as points. `rows`: each later run against the
-    first, matched by rollouts and by optimizer steps, or once where neither had trained. `settings`: only those that
-    differ. `notes`: sentences, such as why two runs cannot be compared. `problems`: by later run, the first against it
-    problem by problem. `arms`: runs that differ by their seed alone, together; `arm_rows`: the first arm against the
-    others over seeds; `curves`: the arms over rounds, held-out, or in training where a run has no evaluation.
+    first, matched by rounds, rollouts and optimizer steps, or once where neither had trained. `settings`: only those
+    that differ. `notes`: sentences, such as why two runs cannot be compared. `problems`: by later run, the
+    first against it problem by problem. `arms`: runs that differ by their seed alone, together; `arm_rows`: the first
+    arm against the others over seeds; `curves`: the arms over rounds, held-out, or in training where a run has no
+    evaluation.
     """
 
     names: tuple[str, ...]

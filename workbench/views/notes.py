@@ -1,7 +1,7 @@
 """What a person says of a run's samples: right or wrong, a bookmark, a note; kept in a file beside the run's folder.
 
 A run's folder has one writer, and it is not the person who reads it. So `runs/demo` has its notes in
-`runs/demo.notes.json`; those of the recorded run, which is part of the program, are in the current folder.
+`runs/demo.notes.json`; those of the recorded runs, which are part of the program, are in the current folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from spark_kernel.errors import RunFolderError
 from spark_kernel.evaluate.intervals import wilson
-from workbench.recorded import recorded_run
+from workbench.recorded import recorded_runs
 
 VERSION = 1
 LONGEST = 4_000
@@ -75,7 +75,7 @@ def agreement(notes: Iterable[SampleNote]) -> Agreement:
 
 def notes_path(run: Path) -> Path:
     """Where a run's notes are."""
-    beside = Path.cwd() if run.resolve() == recorded_run().resolve() else run.parent
+    beside = Path.cwd() if run.resolve() in recorded_runs() else run.parent
     return beside / f"{run.name}.notes.json"
 
 

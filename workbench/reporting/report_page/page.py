@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,8 @@ from workbench.reporting.figure_rows import (
 )
 from workbench.reporting.headline_html import headline_html
 from workbench.reporting.report_page.files import writing
-from workbench.views import Chain, JudgeDetail, Preset, RunView, SelfCorrection
+from workbench.reporting.report_page.samples import filter_counts, sample_rows
+from workbench.views import Chain, JudgeDetail, RunView, SelfCorrection
 
 EXAMPLES = 8
 """Samples of each sort that are printed in full."""
@@ -82,28 +82,48 @@ def page_html(view: RunView) -> str:
         figures["transitions"] = transitions_figure(loops)
     if judge is not None:
         figures |= _judge_figures(judge)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = (resources.files(__package__) / "page.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
+    return render(
+        "page.html.jinja",
+        {snapshot.name: view},
+        figures,
         snapshot=snapshot,
         series=series,
         headline=Markup(headline_html(view.headline())),
         panels=PANELS,
-        figures=_script_json({name: json.loads(figure.to_json()) for name, figure in figures.items()}),
         figure_names=list(figures),
-        themes=_script_json({theme: template(theme).to_plotly_json() for theme in ("light", "dark")}),
-        plotly_js=Markup(plotly.offline.get_plotlyjs().replace("</script", "<\\/script")),
-        plotly_version=plotly.__version__,
         held_out=_table([evaluation_name(r, s) for r, s in summaries.items()], held_out_rows(summaries)),
         on_policy=_table([f"round {report.round}" for report in first_and_last(reports)], on_policy_rows(reports)),
         funnel=funnel,
         loops=loops,
         examples_of_loop=_chains(loops[-1]) if loops else [],
         judge=judge,
-        samples=_samples(view),
         percent=percent,
+    )
+
+
+def render(name: str, views: Mapping[str, RunView], figures: Mapping[str, go.Figure], **values: Any) -> str:
+    """A template of this folder with what every page has: figures, samples of the runs, scripts, styles.
+
+    Args:
+        views: by the name that a run has on the page.
+
+    Raises:
+        RunFolderError: a run is damaged.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    rows = sample_rows(views)
+    return environment.get_template(name).render(
+        **values,
+        figures=_script_json({key: json.loads(figure.to_json()) for key, figure in figures.items()}),
+        themes=_script_json({theme: template(theme).to_plotly_json() for theme in ("light", "dark")}),
+        plotly_js=Markup(plotly.offline.get_plotlyjs().replace("</script", "<\\/script")),
+        plotly_version=plotly.__version__,
+        sample_rows=_script_json(rows),
+        sample_filters=filter_counts(rows),
+        sample_runs=list(views),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         version=__version__,
     )
@@ -138,19 +158,6 @@ def _chains(loop: SelfCorrection) -> list[tuple[str, Chain]]:
         ("reflected, nothing gained", c) for c in loop.chains if len(c.steps) > 2 and c.transition in ("wrong_wrong",)
     ]
     return [*changed, *others][:EXAMPLES]
-
-
-def _samples(view: RunView) -> list[tuple[str, Mapping[str, Any]]]:
-    """Outputs of the newest finished round that are worth a look, each once."""
-    rounds = view.reader.rounds
-    if not rounds:
-        return []
-    table = view.rollouts([rounds[-1]])
-    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    for preset in (Preset.FOOLED, Preset.UNPARSEABLE, Preset.DISAGREES):
-        for row in table.filter(preset).rows(0, EXAMPLES):
-            found.setdefault(row["id"], (str(preset), row))
-    return list(found.values())[: 2 * EXAMPLES]
 
 
 def _some(rounds: Sequence[int]) -> list[int]:
