@@ -108,6 +108,11 @@ def test_any_text_gives_allowed_tags_that_close_and_no_loose_formula_marks(text:
         (r"\def\x{\x\x} $\def\x{\x\x}\x$ \(\newcommand{\frac}{1}\)", []),
         (r"$\text{left}\le\default$", [r"$\text{left}\le\default$"]),
         ("$a % b$", ["$a$"]),
+        ("5 + 3 = 8\n\\boxed{8 - \\frac{1}{2}}.", ["$\\boxed{8 - \\frac{1}{2}}$"]),
+        (r"so \boxed{Yes}", [r"$\boxed{\text{Yes}}$"]),
+        (r"\boxed{ } \boxed{\href{x}{y}} \boxed{a$b} \boxed{", []),
+        (r"so \begin{align} a &= b \\ c &= d \end{align} holds", [r"$$\begin{align} a &= b \\ c &= d \end{align}$$"]),
+        (r"so \begin{align} a &= b \end{gather} holds", []),
         ("$" + "x" * (FORMULA_LIMIT + 1) + "$", []),
     ],
 )
@@ -134,7 +139,16 @@ def test_a_picture_is_named_and_not_fetched() -> None:
     assert "cat.png" not in shown
 
 
-@pytest.mark.parametrize("unit", ["\\[\n", "\\(", "[", "![", "$a ", "**a ", "> ", "`", "- ", "|a", "\\begin{align}\n"])
+def test_what_turns_the_direction_of_a_text_is_shown() -> None:
+    for shown in (markdown_html("a\u202eb\u2066c"), raw_html("a\u202eb\u2066c")):
+        assert Page(shown).text.strip() == "a⟨U+202E⟩b⟨U+2066⟩c"
+    assert "שלום" in markdown_html("שלום")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["\\boxed{", "\\boxed{a", "\\[\n", "\\(", "[", "![", "$a ", "**a ", "> ", "`", "- ", "|a", "\\begin{align}\n"],
+)
 def test_huge_input_is_cut_and_said(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
     for shown in (markdown_html(text), raw_html(text)):

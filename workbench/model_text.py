@@ -42,6 +42,16 @@ LEVEL = re.compile(r"\\[^A-Za-z]|(}|\\(?:right|end|endgroup)(?![A-Za-z]))|{|\\(?
 """What opens a level of a formula, and, as a group, what closes one; an escaped sign is neither."""
 BARE = re.compile(r"\\[dtc]?frac(?!\s*{)|(?:\\[A-Za-z]+\s*){20}")
 """A fraction without braces, or commands in a row: each may be the argument of the one before, and so a level."""
+BOXED = "\\boxed{"
+WORDS = re.compile(r"[^\\{}$^_&#%~]*[A-Za-z]{2}[^\\{}$^_&#%~]*")
+"""A box of words, which a formula would set as a product of letters."""
+BOX_LIMIT = 400
+"""Characters of a box outside of a formula that is typeset."""
+ENVIRONMENT = re.compile(
+    r"\\begin\{((?:align|alignat|aligned|equation|gather|gathered|multline|split|cases|array|[pbvBV]?matrix)\*?)\}"
+)
+OVERRIDES = {code: f"⟨U+{code:04X}⟩" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Signs that turn the direction of what follows, and could make it read as something else."""
 COMMENT = re.compile(r"(?<!\\)%.*")
 
 TAGS = frozenset(
@@ -92,7 +102,7 @@ def raw_html(text: str, limit: int = LIMIT) -> str:
 
 
 def _cut(text: str, limit: int) -> tuple[str, str]:
-    shown = text[:limit].encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+    shown = text[:limit].encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd").translate(OVERRIDES)
     rest = f"<p><em>{len(text) - limit} more characters are not shown.</em></p>" if len(text) > limit else ""
     return shown, rest
 
@@ -107,6 +117,8 @@ def _reader() -> MarkdownIt:
     dollarmath_plugin(reader, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
     amsmath_plugin(reader)
     reader.inline.ruler.before("escape", "bracket_formula", _bracket_inline)
+    reader.inline.ruler.before("escape", "bare_box", _bare_box)
+    reader.inline.ruler.before("escape", "bare_environment", _bare_environment)
     reader.block.ruler.before("fence", "bracket_block", _bracket_block, {"alt": ["paragraph", "blockquote", "list"]})
     for name in ("math_inline", "math_inline_double", "math_block", "amsmath"):
         reader.add_render_rule(name, _formula)
@@ -128,6 +140,45 @@ def _bracket_inline(state: StateInline, silent: bool) -> bool:
         token = state.push("math_inline" if opening == r"\(" else "math_inline_double", "math", 0)
         token.content = state.src[state.pos + 2 : end]
     state.pos = end + 2
+    return True
+
+
+def _bare_box(state: StateInline, silent: bool) -> bool:
+    r"""A `\boxed{...}` that stands outside of any formula, as models write their answers."""
+    if not state.src.startswith(BOXED, state.pos):
+        return False
+    begin, depth = state.pos + len(BOXED), 1
+    for place in range(begin, min(len(state.src), begin + BOX_LIMIT)):
+        sign = state.src[place]
+        if sign == "\n":
+            return False
+        if sign in "{}" and state.src[place - 1] != "\\":
+            depth += 1 if sign == "{" else -1
+        if depth == 0:
+            inside = state.src[begin:place]
+            if not inside.strip():
+                return False
+            if not silent:
+                token = state.push("math_inline", "math", 0)
+                token.content = BOXED + (rf"\text{{{inside}}}" if WORDS.fullmatch(inside) else inside) + "}"
+            state.pos = place + 1
+            return True
+    return False
+
+
+def _bare_environment(state: StateInline, silent: bool) -> bool:
+    r"""A `\begin{align} ... \end{align}` in the middle of a paragraph."""
+    found = ENVIRONMENT.match(state.src, state.pos)
+    if found is None:
+        return False
+    closing = rf"\end{{{found[1]}}}"
+    end = state.src.find(closing, found.end(), found.end() + FORMULA_LIMIT)
+    if end < 0:
+        return False
+    if not silent:
+        token = state.push("math_inline_double", "math", 0)
+        token.content = state.src[state.pos : end + len(closing)]
+    state.pos = end + len(closing)
     return True
 
 
