@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spark_kernel import RunConfig
+    from workbench.notebook.runs_table import RunsTable
     from workbench.notebook.workbench import Workbench
 
-__all__ = ["new", "open"]
+__all__ = ["new", "open", "runs"]
 
 
 def open(run: str | Path | None = None) -> Workbench:
@@ -52,6 +53,19 @@ def new(source: str | Path | RunConfig, run: str | Path | None = None, **setting
     from workbench.notebook.workbench import new_run
 
     return new_run(source, run, settings)
+
+
+def runs(root: str | Path = "runs") -> RunsTable:
+    """The runs of a folder as a table to sort, with their newest figures: select one to open, or several to compare.
+
+    Raises:
+        InputError: the extra `notebook` is not installed.
+        RunFolderError: there is no such folder.
+    """
+    _require_notebook()
+    from workbench.notebook.runs_table import RunsTable
+
+    return RunsTable(root)
 
 
 def _require_notebook() -> None:
