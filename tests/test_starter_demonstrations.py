@@ -172,6 +172,27 @@ def test_the_demonstrations_are_still_those_that_were_measured(recipe, digest):
     assert content_hash(*(d.user + d.response for d in shown)) == digest
 
 
+def test_the_further_demonstrations_judge_by_two_habits_and_answer_by_one():
+    """At a glance nothing is put in, and what is said stays true; solving and chains are as they were."""
+    recipe = make_starter.PUZZLES
+    further = demonstrations.Demonstrations(make_starter.SEED + 1, recipe.weights, glance=make_starter.GLANCE)
+    plain = demonstrations.Demonstrations(make_starter.SEED + 1, recipe.weights)
+    glances, recycled = 0, 0
+    for index in range(1500):
+        one, other = further.demonstration(index), plain.demonstration(index)
+        assert one.user == other.user
+        if one.response == other.response:
+            continue
+        glances += 1
+        assert one.task.problem_id.startswith("puzzle-")
+        assert one.task.kind is not Kind.SOLVE
+        assert other.response.endswith(one.response)  # the lines that put the answer in are gone
+    for index in range(1500):
+        task = plain.demonstration(index).task
+        recycled += task is not None and task.problem_id.startswith("puzzle-") and task.kind is not Kind.SOLVE
+    assert abs(glances / recycled - make_starter.GLANCE) < 0.06
+
+
 def test_wrong_candidates_are_wrong_and_look_like_work():
     for index in range(500):
         problem = ArithmeticSource(seed=5).problem(index)
