@@ -112,10 +112,19 @@ def test_hover_tells_interval_and_n(series: RoundSeries, drawn: dict[str, go.Fig
     line = series.kind_line("solve", "problem")
     assert line is not None
     text = named(figures["accuracy"], "training problems").text[0]
-    assert text == "32.8 %<br>95 % interval 18.9 to 50.5 %<br>n = 64"
-    assert "n = 20" in named(figures["accuracy"], "held-out, greedy").text[0]
+    low, high = (100 * line.get(f"accuracy_{end}")[0] for end in ("low", "high"))
+    share = f"{100 * line.get('accuracy')[0]:.1f} %"
+    assert text == f"{share}<br>95 % interval {low:.1f} to {high:.1f} %<br>n = 384"
+    assert "n = 300" in named(figures["accuracy"], "held-out, greedy").text[0]
     assert "chance" in named(figures["judge"], "training, of answers").text[0]
-    assert "one-sided" in named(figures["judge"], "training, of answers", 2).text[-1]
+    pairs = series.kind_line("pairwise", "solve")
+    assert pairs is not None
+    assert "one-sided" not in named(figures["judge"], "training, of answers", 2).text[-1]
+    leaning = tuple(1.0 for _ in pairs.rounds)
+    leaning = dataclasses.replace(pairs, figures={**pairs.figures, "one_sided": leaning})
+    others = tuple(line for line in series.on_policy if line is not pairs)
+    told = make_dashboard(dataclasses.replace(series, on_policy=(*others, leaning)))
+    assert "one-sided" in named(told["judge"], "training, of answers", 2).text[-1]
 
 
 def test_held_out_and_training_differ_by_more_than_colour(drawn: dict[str, go.Figure]) -> None:

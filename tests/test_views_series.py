@@ -215,7 +215,7 @@ def test_the_shipped_run_opens_with_everything_a_panel_shows(view: RunView) -> N
     )
     assert (snapshot.newest_round, snapshot.evaluations, snapshot.due, snapshot.due_round) == (12, (0, 6, 12), "", None)
     assert snapshot.preset == "quickstart"
-    assert ("rounds", "36", "12") in {(d.setting, d.preset, d.run) for d in snapshot.differences}
+    assert ("rounds", "20", "12") in {(d.setting, d.preset, d.run) for d in snapshot.differences}
     assert all(load_config("quickstart").rounds != 12 or d.setting != "rounds" for d in snapshot.differences)
     assert {"python", "torch", "devices"} <= {name for name, _ in snapshot.environment}
     assert not snapshot.problem
