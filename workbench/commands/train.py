@@ -168,8 +168,11 @@ def back(arguments: Sequence[str]) -> int:
     from workbench.reporting.waiting import Waiting
 
     with Waiting(make_console()) as waiting:
-        shown = {"listeners": [_repeated(waiting)], "on_problems": partial(waiting, CHECKING)}
-        trainer = undo_back(run, **shown) if args.round is None else go_back(run, args.round, **shown)
+        shown, checked = [_repeated(waiting)], partial(waiting, CHECKING)
+        if args.round is None:
+            trainer = undo_back(run, listeners=shown, on_problems=checked)
+        else:
+            trainer = go_back(run, args.round, listeners=shown, on_problems=checked)
     with trainer:
         completed = trainer.completed
     print(f"{run} stands after round {completed}. Go on with: workbench resume {run}")

@@ -95,7 +95,7 @@ def runs_frame(root: Path) -> pd.DataFrame:
     Raises:
         RunFolderError: there is no such folder.
     """
-    rows = []
+    rows: list[tuple[str | float | None, ...]] = []
     for run in sorted(list_runs(root), key=lambda found: found.created, reverse=True):
         if run.state is RunState.UNREADABLE:
             rows.append((run.path.name, run.problem, None, None, None, None, "", ""))
