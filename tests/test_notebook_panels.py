@@ -359,3 +359,22 @@ def test_export_writes_a_page_and_tables_and_says_what_it_cannot(
     panel.model.wait(120)
     assert "no checkpoint" in panel.model_said.value  # the recorded run ships without weights
     assert not panel.model_button.disabled
+
+
+def test_every_panel_has_a_form_without_widgets(wb: Workbench, reader: RunReader) -> None:
+    """What GitHub shows, and nbconvert where the state of widgets is not saved."""
+    bundle = wb.dashboard._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    shown = page_text(bundle["text/html"])
+    for figure in RunView(reader).headline():
+        assert figure.sentence in shown
+    line = reader.evaluation(reader.evaluations[-1])["lines"]["greedy"]["accuracy"]["value"]
+    assert f"solved, greedy 0 {reader.evaluation(0)['lines']['greedy']['accuracy']['value']:.4g}" in shown
+    assert f"{reader.evaluations[-1]} {line:.4g}" in shown
+    rollouts = page_text(wb.rollouts._repr_mimebundle_()["text/html"])
+    assert wb.rollouts.table.widget.df.iloc[0]["answer"] in rollouts
+    assert page_text(wb.rollouts.detail.value) in rollouts
+    everything = wb._repr_mimebundle_()["text/html"]
+    assert "<summary>Recycled</summary>" in everything
+    assert "<script" not in everything
+    assert len(everything) < 500_000

@@ -14,6 +14,7 @@ from spark_kernel.runs.reader import RunReader
 from spark_kernel.runs.status import RunState, list_runs
 from workbench.notebook.job import Job
 from workbench.notebook.keys import ROWS
+from workbench.notebook.static_form import with_static_form
 from workbench.notebook.style import note, panel, row
 from workbench.views.headline import JUDGES, LOOP, SOLVED
 from workbench.views.run_view import RunView
@@ -86,7 +87,7 @@ class RunsTable:
         return f"{' and '.join(found.names)}, on the held-out problems that they share."
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.widget._repr_mimebundle_(**kwargs)
+        return with_static_form(self.widget._repr_mimebundle_(**kwargs), self.widget)
 
 
 def runs_frame(root: Path) -> pd.DataFrame:

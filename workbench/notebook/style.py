@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from workbench.notebook.keys import PanelKeys
+from workbench.notebook.static_form import with_static_form
 
 if TYPE_CHECKING:
     from workbench.notebook.driver_state import DriverState
@@ -106,4 +107,4 @@ class Panel(ABC):
         """Show what is new in the worker's snapshot and in the run as it is on disk."""
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.widget._repr_mimebundle_(**kwargs)
+        return with_static_form(self.widget._repr_mimebundle_(**kwargs), self.widget)

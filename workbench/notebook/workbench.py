@@ -26,6 +26,7 @@ from workbench.notebook.recycled import Recycled
 from workbench.notebook.refresher import Refresher
 from workbench.notebook.rollouts import Rollouts
 from workbench.notebook.shared import DataPanel, Shared
+from workbench.notebook.static_form import with_static_form
 from workbench.notebook.style import Panel
 from workbench.settings.differences import nearest_preset
 
@@ -206,7 +207,7 @@ class Workbench:
         return panel
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.widget._repr_mimebundle_(**kwargs)
+        return with_static_form(self.widget._repr_mimebundle_(**kwargs), self.widget)
 
     def _stop(self) -> None:
         self._driver.stop()
