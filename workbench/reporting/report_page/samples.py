@@ -44,7 +44,8 @@ def _of_run(name: str, view: RunView) -> list[dict[str, Any]]:
         for id in ids:
             passed.setdefault(id, []).append(str(preset))
         chosen |= dict.fromkeys(ids[:OF_EACH])
-    chosen |= dict.fromkeys(table.table["id"].to_pylist()[: max(0, MOST - len(chosen))])
+    others = [id for id in table.table["id"].to_pylist() if id not in chosen]
+    chosen |= dict.fromkeys(others[: max(0, MOST - len(chosen))])
     return [_row(name, row, passed.get(row["id"], [])) for row in table.rows() if row["id"] in chosen]
 
 
