@@ -303,7 +303,7 @@ def test_every_panel_of_the_recorded_run_in_light_and_dark(lab_page: Page, serve
             expect(panel).to_be_visible()
             if name == "dashboard":
                 # A figure has its title once it is drawn.
-                expect(panel.locator(".js-plotly-plot text.gtitle")).to_have_count(6, timeout=PATIENCE * 1000)
+                expect(panel.locator(".js-plotly-plot text.gtitle")).to_have_count(len(PANELS), timeout=PATIENCE * 1000)
             lab_page.wait_for_timeout(700)
             screenshot(lab_page, f"{name}-{theme.lower()}")
             found[name, theme] = serious_violations(lab_page, PANEL)
