@@ -44,7 +44,7 @@ def test_keys_stay_in_a_panel_and_move_its_rows_over_pages(chromium: Any, tmp_pa
             page.keyboard.press(key)
             assert shown.evaluate_all(places) == place
         expect(panel).to_contain_text("Showing 9 to 16")
-        sample = shown.nth(0).locator("td").nth(2).inner_text()
+        sample = shown.nth(0).locator("td").nth(3).inner_text()
         expect(panel.locator("h3").first).to_contain_text(f"sample {sample}", timeout=PATIENCE * 1000)
         page.keyboard.press("k")
         assert shown.evaluate_all(places) == 7
