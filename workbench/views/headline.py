@@ -40,8 +40,11 @@ QUESTIONS = (
     (SOLVED, "Solved (sampled)", "solve", "accuracy", "solve/accuracy", "solves", None),
     (JUDGES, "Judges its own answers", "own/pointwise/answer", "balanced_accuracy",
      "own/pointwise/answer/balanced_accuracy", "judges its own answers", 0.5),
-    (LOOP, "Right after the loop", "loop", "after", "loop/final", "ends the loop right", None),
+    (LOOP, "Right after the loop", "loop", "after", "loop/final", "is right after the loop", None),
 )  # fmt: skip
+
+COMPARED = {"is right after the loop": ("more often", "less often")}
+"""How a verb is compared, where not by "better" and "worse"."""
 
 
 def headline(reader: RunReader, series: RoundSeries) -> tuple[HeadlineFigure, ...]:
@@ -92,4 +95,5 @@ def _sentence(verb: str, newest: Value, change: Difference | None) -> str:
     span = f"{change.first:.0%} to {change.second:.0%}"
     if not change.is_evidence:
         return f"No change shown: {verb}, {span} on {change.problems} problems."
-    return f"It {verb} {'better' if change.difference > 0 else 'worse'}: {span}."
+    more, less = COMPARED.get(verb, ("better", "worse"))
+    return f"It {verb} {more if change.difference > 0 else less}: {span}."
