@@ -9,7 +9,7 @@ against the greedy answers at the start, on the same held-out problems; the figu
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spark_kernel.evaluate.compare import Cells, paired_bootstrap
@@ -27,12 +27,16 @@ ROWS = {
     "after the loop, against greedy at the start": ("greedy", "loop"),
 }
 """A row's name, its measure at the start and at the end."""
+OWN = ("own/pointwise/answer", "own/pointwise/full")
+PUT_IN = ("=", " yes", " no", "vs", "<", ">")
+"""One of these stands in the working of a verdict that puts the answer in (`starter.puzzles.check`)."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="run folders, each of another seed")
-    ends = [_ends(RunReader(run)) for run in parser.parse_args().runs]
+    readers = [RunReader(run) for run in parser.parse_args().runs]
+    ends = [_ends(reader) for reader in readers]
     print("| measure | over seeds: start | end | change, points (95 %) | each seed |")
     print("| --- | --- | --- | --- | --- |")
     for name, (before, after) in ROWS.items():
@@ -49,6 +53,24 @@ def main() -> None:
             f"| {name} | {100 * (found.first or 0):.1f} % | {100 * (found.second or 0):.1f} % | "
             f"{100 * (found.difference or 0):+.1f} ({100 * (found.low or 0):+.1f} to {100 * (found.high or 0):+.1f}) | "
             f"{'; '.join(seeds)} |"
+        )
+    _print_habits(readers)
+
+
+def _print_habits(readers: Sequence[RunReader]) -> None:
+    """How many own verdicts put the answer in, and how many of those and of the others are right, start and end."""
+    for place, name in ((0, "start"), (-1, "end")):
+        right: dict[bool, list[bool]] = {True: [], False: []}
+        for reader in readers:
+            groups = reader.read_evaluation(reader.evaluations[place]).groups
+            for rollout in (r for line in OWN for group in groups[line] for r in group.rollouts):
+                working = rollout.text.split("\\boxed")[0]
+                put_in = any(sign in working for sign in PUT_IN)
+                right[put_in].append(rollout.score is not None and rollout.score.correct is True)
+        put, glance = right[True], right[False]
+        print(
+            f"\n{name}: {len(put) / max(1, len(put) + len(glance)):.1%} of own verdicts put the answer in, "
+            f"{sum(put) / max(1, len(put)):.1%} of them right; of the others {sum(glance) / max(1, len(glance)):.1%}"
         )
 
 

@@ -91,8 +91,9 @@ def evaluate_held_out(
 ) -> HeldOutEvaluation:
     """Evaluate the policy the engine holds.
 
-    Sampling is at temperature 1, the loop decodes as `loop` says. Lengths are the rollouts' own. Every candidate is judged in
-    both views, a pair in both orders, and per problem the first right and the first wrong answer are reflected on.
+    Sampling is at temperature 1, the loop decodes as `loop` says. Lengths are the rollouts' own. Every candidate is
+    judged in both views, a pair in both orders, and per problem the first right and the first wrong answer are
+    reflected on.
 
     Args:
         rollout: how long prompts and outputs may be.
