@@ -16,6 +16,7 @@ from spark_kernel.prompts.build import solve_task
 from spark_kernel.records import Period
 from spark_kernel.runs.bundles import RoundRecords
 from spark_kernel.runs.writer import RunWriter
+from tests.helpers.app_page import choose, open_tab, opened
 from tests.helpers.app_server import PacedEngine, PacedModels, running_app, wait_until
 from tests.helpers.browser import new_page, screenshot, serious_violations
 from tests.helpers.hostile_runs import ACTIVE, write_hostile_run
@@ -81,27 +82,6 @@ def models() -> PacedModels:
 def app(runs: Path, models: PacedModels):
     with running_app(runs, models, names=[str(runs.parent / "second-model")]) as app:
         yield app
-
-
-def opened(page, url: str):
-    page.goto(url)
-    for part in ("#sw-ask", "#sw-answers"):
-        page.wait_for_selector(part, state="attached")
-    return page
-
-
-def choose(page, label: str, option: str) -> None:
-    page.get_by_label(label, exact=False).first.click()
-    page.get_by_role("option", name=option, exact=False).first.click()
-
-
-def open_tab(page, name: str) -> None:
-    tab = page.get_by_role("tab", name=name, exact=True)
-    if tab.is_visible():
-        tab.click()
-    else:
-        page.locator(".overflow-menu > button").first.click()
-        page.locator(".overflow-dropdown button", has_text=name).click()
 
 
 def test_ask_and_watch_three_columns_stream(page, app, models: PacedModels, monkeypatch) -> None:
